@@ -1,0 +1,1 @@
+//! Stacks: where they lie, and whether an address is on one.

@@ -1,0 +1,1 @@
+//! The last screen: what a panic, an exception or the watchdog leaves behind.
