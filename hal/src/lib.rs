@@ -1,10 +1,38 @@
-//! Execution contexts, interrupt-aware locks, deferred work, heaps, DMA and device access.
-#![no_std]
-#![cfg_attr(test, allow(unused_extern_crates))]
+//! The ground floor of Undercroft: everything that touches the machine.
+//!
+//! Execution contexts and the locks that honour them, deferred work (bottom halves and the run
+//! queue), interrupt routing, DMA memory, device registers, PCI, the clock. Everything above this
+//! crate is `#![forbid(unsafe_code)]`; what is unsafe in the guest path is here, argued, and small.
+//!
+//! A program has one [`Platform`], bound at link time by [`bind_platform!`]. This crate brings two:
+//! bare x86_64 (feature `x86_64`) and a hosted one (feature `hosted`) that dispatches to the
+//! simulated machine of the current thread.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
+#![deny(missing_docs)]
 
-#[cfg(any(test, feature = "std"))]
-extern crate std;
+extern crate alloc;
 
+pub mod clock;
+pub mod context;
+pub mod cpu;
+pub mod dispatch;
+pub mod dma;
 pub mod firmware;
+#[cfg(feature = "hosted")]
+pub mod hosted;
+pub mod irq;
+pub mod mmio;
+mod mpsc;
+pub mod pci;
+pub mod platform;
+pub mod sync;
+mod system;
+pub mod task;
+pub mod work;
 #[cfg(all(feature = "x86_64", target_os = "none"))]
 pub mod x86_64;
+
+pub use clock::{Duration, Instant};
+pub use context::{BottomHalf, Context, HardIrq, Task};
+pub use platform::Platform;
+pub use system::System;

@@ -1,0 +1,56 @@
+//! Monotonic time in nanoseconds. Any context; reading never takes a lock.
+
+use core::ops::{Add, Sub};
+
+pub use core::time::Duration;
+
+use crate::platform::seam;
+
+/// A point in monotonic time: nanoseconds since an arbitrary start of the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// Now.
+    #[inline]
+    pub fn now() -> Self {
+        Self(seam::now())
+    }
+
+    /// The instant `nanos` nanoseconds after the platform's start.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the platform's start.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The time from `earlier` to `self`, zero if `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The time from `self` to now.
+    pub fn elapsed(self) -> Duration {
+        Self::now().since(self)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates at the far end of time.
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, rhs: Self) -> Duration {
+        self.since(rhs)
+    }
+}

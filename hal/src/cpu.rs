@@ -1,0 +1,59 @@
+//! CPUs: their indices and how many there may be. Any context.
+
+use crate::platform::seam;
+
+/// The most CPUs that one system supports.
+pub const MAX_CPUS: usize = 64;
+
+/// The index of the calling CPU. Stable only while the caller cannot migrate: with interrupts off, in a bottom half
+/// or hard interrupt, or anywhere on a platform whose tasks stay on their CPU (both that come with this crate).
+#[inline]
+pub fn current() -> usize {
+    seam::cpu()
+}
+
+/// How many CPUs take part (at least 1, at most [`MAX_CPUS`]).
+#[inline]
+pub fn count() -> usize {
+    seam::cpu_count()
+}
+
+/// Tells the CPU that the caller is spinning on memory.
+#[inline]
+pub fn relax() {
+    seam::relax();
+}
+
+/// Runs `f` with interrupts off on this CPU.
+#[inline]
+pub fn without_interrupts<R>(f: impl FnOnce() -> R) -> R {
+    let _guard = IrqGuard::new();
+    f()
+}
+
+/// Keeps interrupts off on this CPU while it lives; guards nest, and must be dropped in reverse order.
+pub struct IrqGuard {
+    were_on: bool,
+    _here: core::marker::PhantomData<*mut ()>,
+}
+
+impl IrqGuard {
+    /// Turns interrupts off.
+    #[inline]
+    pub fn new() -> Self {
+        Self { were_on: seam::irq_save(), _here: core::marker::PhantomData }
+    }
+}
+
+impl Default for IrqGuard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for IrqGuard {
+    #[inline]
+    fn drop(&mut self) {
+        seam::irq_restore(self.were_on);
+    }
+}

@@ -1,0 +1,59 @@
+//! [`DmaBuf`]: data that moves between an owner and a device.
+
+use core::ops::{Deref, DerefMut};
+
+use super::{DmaBlock, DmaConstraints, DmaError, DmaLayout, Segment};
+use crate::platform::seam;
+
+/// A data buffer, contiguous for the device. Its owner sees bytes; to let a device work on it, the owner moves it into
+/// a request and gets it back with the completion. There is no way to keep a reference over that.
+#[derive(Debug)]
+pub struct DmaBuf {
+    block: DmaBlock,
+}
+
+// SAFETY: the block is owned by this value, like a Box<[u8]>.
+unsafe impl Send for DmaBuf {}
+// SAFETY: a shared reference gives shared bytes only.
+unsafe impl Sync for DmaBuf {}
+
+impl DmaBuf {
+    /// Allocates `len` zeroed bytes.
+    ///
+    /// # Errors
+    /// [`DmaError`] when the constraints cannot be met.
+    pub fn new(len: usize, constraints: DmaConstraints) -> Result<Self, DmaError> {
+        let block = seam::dma_alloc(DmaLayout::new(len, constraints)?)?;
+        Ok(Self { block })
+    }
+
+    /// What a descriptor carries for the whole buffer.
+    pub const fn segment(&self) -> Segment {
+        Segment { addr: self.block.addr, len: self.block.layout.len as u32 }
+    }
+}
+
+impl Deref for DmaBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the block is valid for its length, initialised (zeroed at allocation), and owned: while a device works
+        // on it the buffer is inside the driver's slot, which makes no reference.
+        unsafe { core::slice::from_raw_parts(self.block.virt.as_ptr(), self.block.layout.len) }
+    }
+}
+
+impl DerefMut for DmaBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and exclusively borrowed.
+        unsafe { core::slice::from_raw_parts_mut(self.block.virt.as_ptr(), self.block.layout.len) }
+    }
+}
+
+impl Drop for DmaBuf {
+    fn drop(&mut self) {
+        // SAFETY: from dma_alloc, freed once; a device that works on it implies that a driver's slot owns it, and slots
+        // are emptied only by completion or after the device was reset.
+        unsafe { seam::dma_free(self.block) }
+    }
+}

@@ -1,0 +1,26 @@
+//! Memory that devices read and write.
+//!
+//! [`Coherent`] holds rings and control structures that driver and device use at the same time; every access is a
+//! single volatile one, because the other side is an adversary that may change it at any moment. [`DmaBuf`] holds data:
+//! it is either the owner's, who sees plain bytes, or moved into a request that a device works on. A buffer is freed by
+//! its owner only, so memory that a device may still write cannot be freed by dropping a future or a request: the
+//! driver's slot owns it until the device gave it back or was reset.
+//!
+//! Allocation happens in task context; freeing in bottom half or task.
+
+mod buffer;
+mod coherent;
+mod layout;
+
+pub use buffer::DmaBuf;
+pub use coherent::Coherent;
+pub use layout::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
+
+/// A run of device-visible memory: what a descriptor of a ring carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Device address of the first byte.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u32,
+}

@@ -1,0 +1,159 @@
+//! The hosted platform: the same drivers, in a test, on a simulated machine.
+//!
+//! Every call that this crate makes to its platform goes to the [`Machine`] of the current thread, set by [`run`]. Each machine has
+//! its own [`System`](crate::System), so many run side by side in one test program. A machine is single-threaded: between any
+//! two calls it may let its devices work and deliver interrupts, by calling [`crate::dispatch`] through [`deliver`].
+//!
+//! UNSAFETY: makes context tokens on behalf of a simulated CPU, and hands out guest memory as raw blocks.
+
+mod memory;
+mod platform;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+pub use memory::Ram;
+
+use crate::context::Task;
+use crate::dma::{DmaBlock, DmaError, DmaLayout};
+use crate::irq::{IrqError, IrqLine, MsiMessage, Slot};
+use crate::mmio::{MmioError, Width};
+use crate::pci::Address;
+use crate::system::System;
+
+/// A simulated machine: what [`crate::Platform`] asks for, as an object. All methods take `&self`: calls nest, because an interrupt
+/// delivered inside one runs handlers that make more.
+pub trait Machine {
+    /// The CPU that the calling code runs on.
+    fn cpu(&self) -> usize {
+        0
+    }
+    /// How many CPUs there are.
+    fn cpu_count(&self) -> usize {
+        1
+    }
+    /// See [`crate::Platform::irq_save`].
+    fn irq_save(&self) -> bool;
+    /// See [`crate::Platform::irq_restore`]; a machine may deliver pending interrupts here.
+    fn irq_restore(&self, were_on: bool);
+    /// See [`crate::Platform::halt`]. A machine in which nothing can ever happen again panics here: the guest hangs.
+    fn halt(&self);
+    /// The guest spins: let somebody else work.
+    fn relax(&self);
+    /// See [`crate::Platform::kick`].
+    fn kick(&self, cpu: usize);
+    /// See [`crate::Platform::now`].
+    fn now(&self) -> u64;
+    /// See [`crate::Platform::set_alarm`].
+    fn set_alarm(&self, at: Option<u64>);
+    /// See [`crate::Platform::dma_alloc`]; [`Ram::alloc`] does the work.
+    ///
+    /// # Errors
+    /// [`DmaError`].
+    fn dma_alloc(&self, layout: DmaLayout) -> Result<DmaBlock, DmaError>;
+    /// See [`crate::Platform::dma_free`]; [`Ram::free`] does the work.
+    fn dma_free(&self, block: DmaBlock);
+    /// Checks that device registers lie at `phys`.
+    ///
+    /// # Errors
+    /// [`MmioError`].
+    fn map_mmio(&self, phys: u64, len: usize) -> Result<(), MmioError>;
+    /// The guest reads the device register at `phys`.
+    fn mmio_read(&self, phys: u64, width: Width) -> u64;
+    /// The guest writes the device register at `phys`.
+    fn mmio_write(&self, phys: u64, width: Width, value: u64);
+    /// The guest reads a port.
+    fn port_read(&self, port: u16, width: Width) -> u32 {
+        let _ = (port, width);
+        u32::MAX
+    }
+    /// The guest writes a port.
+    fn port_write(&self, port: u16, width: Width, value: u32) {
+        let _ = (port, width, value);
+    }
+    /// The guest reads configuration space.
+    fn pci_read(&self, address: Address, offset: u16) -> u32;
+    /// The guest writes configuration space.
+    fn pci_write(&self, address: Address, offset: u16, value: u32);
+    /// See [`crate::Platform::msi_route`].
+    ///
+    /// # Errors
+    /// [`IrqError`].
+    fn msi_route(&self, slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError>;
+    /// See [`crate::Platform::line_route`].
+    ///
+    /// # Errors
+    /// [`IrqError`].
+    fn line_route(&self, line: IrqLine, slot: Slot) -> Result<(), IrqError>;
+    /// See [`crate::Platform::line_mask`].
+    fn line_mask(&self, line: IrqLine);
+    /// See [`crate::Platform::pci_line`].
+    fn pci_line(&self, address: Address, pin: u8) -> Option<IrqLine>;
+}
+
+/// What a machine delivers to its CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A device's interrupt.
+    Interrupt(Slot),
+    /// The CPU's alarm.
+    Alarm,
+    /// A kick.
+    Kick,
+}
+
+#[derive(Clone)]
+struct Current {
+    machine: Rc<dyn Machine>,
+    system: Rc<System>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+fn current() -> Current {
+    CURRENT
+        .with(|current| current.borrow().clone())
+        .expect("hosted code runs inside hal::hosted::run, on the thread of its machine")
+}
+
+pub(crate) fn with_system<R>(f: impl FnOnce(&System) -> R) -> R {
+    f(&current().system)
+}
+
+/// Runs `f` as task context on `machine`'s first CPU. The machine lasts until `f` returns; what `f` leaves behind (a driver that was
+/// not dropped) must not be used afterwards, and panics if it tries to reach its machine.
+///
+/// # Panics
+/// If a machine already runs on this thread.
+pub fn run<R>(machine: Rc<dyn Machine>, f: impl FnOnce(&Task) -> R) -> R {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            CURRENT.with(|current| current.borrow_mut().take());
+        }
+    }
+    CURRENT.with(|current| {
+        let mut current = current.borrow_mut();
+        assert!(current.is_none(), "a machine already runs on this thread");
+        *current = Some(Current { machine, system: Rc::new(System::new()) });
+    });
+    let _leave = Leave;
+    // SAFETY: the machine was just made current: its only CPU is in no interrupt and no bottom half.
+    unsafe { crate::dispatch::enter_task(f) }
+}
+
+/// Delivers an interrupt to the current machine's CPU, as hardware would. The machine calls this with interrupts off on the simulated
+/// CPU (having noted that they were on) and turns them on again afterwards.
+pub fn deliver(event: Event) {
+    // SAFETY: the simulated CPU takes the interrupt at this point: the machine has turned interrupts off, and host stacks are deep
+    // enough for bottom halves.
+    unsafe {
+        match event {
+            Event::Interrupt(slot) => crate::dispatch::interrupt(slot, || ()),
+            Event::Alarm => crate::dispatch::alarm(|| ()),
+            Event::Kick => crate::dispatch::kicked(|| ()),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! PCI functions: finding them, their registers and capabilities, and MSI-X.
+//!
+//! Source: PCI Local Bus 3.0 chapters 6.1 to 6.8; PCI-to-PCI bridge 1.2. Enumeration is that of the `virtio-drivers` crate, over the
+//! platform's configuration access; capability walks are our own, bounded, because configuration space is the host's word. Task context.
+
+mod config;
+mod function;
+mod msix;
+
+pub use config::Address;
+pub use function::{Bar, Capability, Function, PciError, devices};
+pub use msix::Msix;

@@ -1,0 +1,109 @@
+//! What this crate keeps for the running system: per-CPU queues and context, interrupt slots.
+//!
+//! A real kernel has one [`System`], a static. With the `hosted` feature each simulated machine has its own, found
+//! through the current thread, so that many run side by side in tests.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::context::Kind;
+use crate::cpu::{self, MAX_CPUS};
+use crate::irq::Slots;
+use crate::mpsc::Queue;
+
+/// One system's state. Opaque outside this crate.
+#[derive(Debug)]
+pub struct System {
+    pub(crate) cpus: [PerCpu; MAX_CPUS],
+    pub(crate) slots: Slots,
+}
+
+/// One CPU's state. Only the CPU itself writes it, except for the queues' producer ends.
+#[derive(Debug)]
+pub(crate) struct PerCpu {
+    /// Bottom halves to run here.
+    pub(crate) bottom_halves: Queue,
+    /// Work for task context here.
+    pub(crate) tasks: Queue,
+    /// Nesting of hard interrupts.
+    pub(crate) irq_depth: AtomicU32,
+    /// A bottom half is running.
+    pub(crate) in_bottom_half: AtomicBool,
+    /// How many holders keep bottom halves off.
+    pub(crate) bottom_halves_off: AtomicU32,
+    kind: AtomicU8,
+    held_ranks: AtomicU64,
+}
+
+impl PerCpu {
+    const fn new() -> Self {
+        Self {
+            bottom_halves: Queue::new(),
+            tasks: Queue::new(),
+            irq_depth: AtomicU32::new(0),
+            in_bottom_half: AtomicBool::new(false),
+            bottom_halves_off: AtomicU32::new(0),
+            kind: AtomicU8::new(Kind::Task as u8),
+            held_ranks: AtomicU64::new(0),
+        }
+    }
+
+    /// The context that this CPU runs in.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.kind.load(Ordering::Relaxed) {
+            0 => Kind::Task,
+            1 => Kind::BottomHalf,
+            _ => Kind::HardIrq,
+        }
+    }
+
+    /// Changes the context, returning the one before.
+    pub(crate) fn set_kind(&self, kind: Kind) -> Kind {
+        let old = self.kind();
+        self.kind.store(kind as u8, Ordering::Relaxed);
+        old
+    }
+
+    pub(crate) fn held_ranks(&self) -> u64 {
+        self.held_ranks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_held_ranks(&self, ranks: u64) {
+        self.held_ranks.store(ranks, Ordering::Relaxed);
+    }
+}
+
+impl System {
+    /// A system with nothing registered and nothing queued.
+    pub const fn new() -> Self {
+        Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: Slots::new() }
+    }
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(not(feature = "hosted"))]
+static SYSTEM: System = System::new();
+
+/// Calls `f` with the running system's state.
+#[cfg(not(feature = "hosted"))]
+#[inline]
+pub(crate) fn with<R>(f: impl FnOnce(&System) -> R) -> R {
+    f(&SYSTEM)
+}
+
+/// Calls `f` with the state of the current thread's machine.
+#[cfg(feature = "hosted")]
+pub(crate) fn with<R>(f: impl FnOnce(&System) -> R) -> R {
+    crate::hosted::with_system(f)
+}
+
+/// Calls `f` with this CPU's state.
+#[inline]
+pub(crate) fn with_cpu<R>(f: impl FnOnce(&PerCpu) -> R) -> R {
+    // A platform that reports an index out of range would be broken; the modulus keeps even that from panicking.
+    with(|system| f(&system.cpus[cpu::current() % MAX_CPUS]))
+}

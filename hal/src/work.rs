@@ -1,0 +1,169 @@
+//! Deferred work: bottom halves and run-queue items.
+//!
+//! A [`Work`] is a handler bound to a context and a home CPU. [`Work::schedule`] may be called anywhere, hard
+//! interrupts included: it takes a bounded number of atomic operations, allocates nothing and cannot fail. Work scheduled
+//! twice runs once; scheduled while it runs, it runs again afterwards; it never runs twice at the same time. The queue owns a
+//! reference of what is queued, so dropping the handle of queued work is harmless: it will not run any more.
+//!
+//! UNSAFETY: hands reference-counted nodes to the intrusive queue and takes them back.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::context::{BottomHalf, Kind, Task};
+use crate::mpsc::{Link, Pop, Queue};
+use crate::system::{self, PerCpu};
+use crate::{cpu, dispatch};
+
+/// Whether a handler wants another turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// All done until scheduled again.
+    Done,
+    /// The budget ran out before the work did: run again after the others.
+    Again,
+}
+
+/// Contexts that work can be deferred to.
+pub trait Deferred: crate::Context + Sized + 'static {
+    #[doc(hidden)]
+    fn queue<'a>(cpu: &PerCpuRef<'a>) -> QueueRef<'a>;
+}
+
+#[doc(hidden)]
+pub struct PerCpuRef<'a>(&'a PerCpu);
+#[doc(hidden)]
+pub struct QueueRef<'a>(&'a Queue);
+
+impl Deferred for BottomHalf {
+    fn queue<'a>(cpu: &PerCpuRef<'a>) -> QueueRef<'a> {
+        QueueRef(&cpu.0.bottom_halves)
+    }
+}
+
+impl Deferred for Task {
+    fn queue<'a>(cpu: &PerCpuRef<'a>) -> QueueRef<'a> {
+        QueueRef(&cpu.0.tasks)
+    }
+}
+
+const QUEUED: u32 = 1;
+const RUNNING: u32 = 2;
+const CLOSED: u32 = 4;
+
+// The link comes first, so that a pointer to it is a pointer to the node.
+#[repr(C)]
+struct Node<C> {
+    link: Link,
+    state: AtomicU32,
+    home: usize,
+    handler: Box<dyn Fn(&C) -> Turn + Send + Sync>,
+}
+
+/// A handle to deferred work. Dropping the handle closes it: queued work does not start any more; running work ends.
+pub struct Work<C: Deferred> {
+    node: Arc<Node<C>>,
+}
+
+/// Work that runs in bottom-half context.
+pub type BottomHalfWork = Work<BottomHalf>;
+/// Work that runs in task context (the run queue).
+pub type TaskWork = Work<Task>;
+
+impl<C: Deferred> Work<C> {
+    /// Makes work for CPU `home`; the index is taken modulo the number of CPUs.
+    pub fn new(home: usize, handler: impl Fn(&C) -> Turn + Send + Sync + 'static) -> Self {
+        let home = home % cpu::count().max(1);
+        Self { node: Arc::new(Node { link: Link::new(), state: AtomicU32::new(0), home, handler: Box::new(handler) }) }
+    }
+
+    /// Asks for a run of the handler. Any context; never runs it inside this call.
+    #[inline]
+    pub fn schedule(&self) {
+        // AcqRel: the run that this call asks for sees everything that the caller did before.
+        let before = self.node.state.fetch_or(QUEUED, Ordering::AcqRel);
+        // Already queued: that run will see it. Running: the runner queues it again when it is done.
+        if before & (QUEUED | RUNNING | CLOSED) == 0 {
+            enqueue(Arc::clone(&self.node));
+        }
+    }
+}
+
+impl<C: Deferred> core::fmt::Debug for Work<C> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Work")
+            .field("context", &C::KIND)
+            .field("home", &self.node.home)
+            .field("state", &self.node.state.load(Ordering::Relaxed))
+            .finish()
+    }
+}
+
+impl<C: Deferred> Drop for Work<C> {
+    fn drop(&mut self) {
+        self.node.state.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+}
+
+/// Links a node that its state says is queued, and makes sure its CPU will look.
+fn enqueue<C: Deferred>(node: Arc<Node<C>>) {
+    let home = node.home;
+    let raw = NonNull::from(Arc::leak(node)).cast::<Link>();
+    system::with(|system| {
+        // SAFETY: the node is linked nowhere (its QUEUED bit was just set, or the runner holds it), and the reference
+        // leaked here keeps it in place until `run_one` takes it back.
+        unsafe { C::queue(&PerCpuRef(&system.cpus[home])).0.push(raw) };
+    });
+    dispatch::announce(home);
+}
+
+trait Leak<T> {
+    fn leak<'a>(this: Self) -> &'a T;
+}
+
+impl<T> Leak<T> for Arc<T> {
+    fn leak<'a>(this: Self) -> &'a T {
+        // SAFETY: the reference count given up here keeps the node alive until `run_one` makes an Arc of it again.
+        unsafe { &*Arc::into_raw(this) }
+    }
+}
+
+/// Runs the first item of this CPU's queue for `C`. `false` when there is none to run now.
+///
+/// # Safety
+/// The caller is this CPU's only consumer of that queue: the dispatcher, not nested in itself.
+pub(crate) unsafe fn run_one<C: Deferred>(cx: &C) -> bool {
+    let popped = system::with_cpu(|cpu| {
+        // SAFETY: single consumer, by contract.
+        unsafe { C::queue(&PerCpuRef(cpu)).0.pop() }
+    });
+    let Pop::Node(link) = popped else { return false };
+    // SAFETY: only `enqueue::<C>` pushes to this queue: the pointer is to a Node<C> whose count it leaked.
+    let node = unsafe { Arc::from_raw(link.cast::<Node<C>>().as_ptr().cast_const()) };
+    // From here on a schedule is a request for another run.
+    let before = node.state.swap(RUNNING, Ordering::AcqRel);
+    if before & CLOSED != 0 {
+        node.state.fetch_or(CLOSED, Ordering::AcqRel);
+        return true;
+    }
+    let turn = (node.handler)(cx);
+    if turn == Turn::Again {
+        node.state.fetch_or(QUEUED, Ordering::AcqRel);
+    }
+    let after = node.state.fetch_and(!RUNNING, Ordering::AcqRel);
+    if after & QUEUED != 0 && after & CLOSED == 0 {
+        enqueue(node);
+    }
+    true
+}
+
+/// Whether this CPU has bottom halves or tasks queued.
+pub(crate) fn pending(kind: Kind) -> bool {
+    system::with_cpu(|cpu| match kind {
+        Kind::BottomHalf => !cpu.bottom_halves.is_empty(),
+        Kind::Task => !cpu.tasks.is_empty(),
+        Kind::HardIrq => false,
+    })
+}
