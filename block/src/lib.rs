@@ -1,3 +1,35 @@
-#![no_std]
+//! The block-device contract of Undercroft.
+//!
+//! # Architecture
+//! A driver gives an `Arc<dyn BlockDevice>`. A [`Request`] owns its buffers and says what to do when it is done; [`BlockDevice::submit`]
+//! takes it, or gives it back with the reason. Accepted, it is an [`InFlight`], which must be finished exactly once; its completion runs in
+//! bottom-half context, never inside `submit`, with no lock held. Drivers keep what is in flight in a [`Slab`], allocated once.
+//!
+//! # Error model
+//! [`Error`] is small and `Copy`, and says whose fault it was. A request that breaks the device's limits is refused at `submit`; what fails
+//! later arrives at the completion.
+//!
+//! # Guarantees
+//! * Reads and writes of overlapping ranges in flight together have no order. Finished writes are seen by later reads.
+//! * A write is durable once a flush that was submitted after its completion has succeeded, or at once with [`Request::fua`]. On a device
+//!   without a volatile cache a flush succeeds with nothing to do; one that was not performed is never reported as done.
+//! * After initialisation the path of a request allocates nothing.
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
-//! Placeholder.
+#![deny(missing_docs)]
+
+extern crate alloc;
+
+mod data;
+mod device;
+mod error;
+mod info;
+mod request;
+mod slab;
+
+pub use data::{Data, Piece};
+pub use device::{BlockDevice, Event, Refusal, Rejected, Watcher};
+pub use error::{Error, Fault};
+pub use info::{Features, Identity, Info, Limits};
+pub use request::{Complete, Completion, InFlight, Op, Request};
+pub use slab::{Slab, Tag};

@@ -94,7 +94,7 @@ unsafe fn run_bottom_halves() {
     let mut left = BATCH;
     // SAFETY: `in_bottom_half` makes this CPU's only consumer.
     while left > 0 && unsafe { work::run_one(&token) } {
-        sync::assert_none_held("a bottom half ended");
+        sync::assert_unlocked("a bottom half ended");
         left -= 1;
     }
     seam::irq_save();

@@ -19,7 +19,7 @@ impl Task {
     /// # Panics
     /// In debug and test builds, if a lock is held.
     pub fn wait_until(&self, mut ready: impl FnMut() -> bool) {
-        sync::assert_none_held("a task waits");
+        sync::assert_unlocked("a task waits");
         loop {
             self.run_pending();
             if ready() {

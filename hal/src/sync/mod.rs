@@ -11,5 +11,5 @@ mod ticket;
 
 pub use irq_spin::{IrqSpinGuard, IrqSpinLock};
 pub use rank::Rank;
-pub(crate) use rank::assert_none_held;
+pub use rank::assert_unlocked;
 pub use spin::{SpinGuard, SpinLock};

@@ -59,9 +59,12 @@ pub(super) fn release(rank: Rank) {
     }
 }
 
-/// Checks that this CPU holds no lock ranked above `IRQ`-free context: before a completion or a wait.
+/// Checks, in debug and test builds, that this CPU holds no lock: before a completion runs or a task waits.
+///
+/// # Panics
+/// If it holds one.
 #[inline]
-pub(crate) fn assert_none_held(doing: &str) {
+pub fn assert_unlocked(doing: &str) {
     if cfg!(debug_assertions) {
         let held = system::with_cpu(|cpu| cpu.held_ranks());
         assert!(held == 0, "{doing} with locks held: ranks {held:#b}");

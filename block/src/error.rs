@@ -1,0 +1,101 @@
+//! Why a request failed, and whose fault it was. Any context.
+
+use core::fmt;
+
+/// Why a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Error {
+    /// The range is not wholly on the device.
+    OutOfRange,
+    /// The data's length is not the range's, or not a multiple of the block size.
+    BadLength,
+    /// More segments, longer segments or a longer transfer than the device takes.
+    TooLarge,
+    /// The device cannot do this operation.
+    Unsupported,
+    /// The device is read only.
+    ReadOnly,
+    /// The data's memory is not where the device can reach it.
+    Unreachable,
+    /// The device reported that the medium failed.
+    Medium,
+    /// The device reported an error of its own.
+    Hardware,
+    /// The device transferred less than it was asked to.
+    ShortTransfer,
+    /// The device kept saying that it is busy.
+    Busy,
+    /// No medium, or it changed.
+    NotReady,
+    /// The deadline passed and recovery did not bring an answer.
+    TimedOut,
+    /// Cancelled by its submitter.
+    Cancelled,
+    /// The device was reset with the request in flight.
+    Reset,
+    /// The device was removed.
+    Removed,
+    /// The device broke its contract and is not used any more.
+    Broken,
+    /// Memory ran out.
+    NoMemory,
+}
+
+/// Whose fault an [`Error`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The submitter asked for something impossible.
+    Caller,
+    /// The device, or what is behind it.
+    Device,
+    /// The way there: timeouts, resets, removal.
+    Transport,
+    /// This system's own resources.
+    Resources,
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::OutOfRange
+            | Self::BadLength
+            | Self::TooLarge
+            | Self::Unsupported
+            | Self::ReadOnly
+            | Self::Unreachable
+            | Self::Cancelled => Fault::Caller,
+            Self::Medium | Self::Hardware | Self::ShortTransfer | Self::Busy | Self::NotReady | Self::Broken => {
+                Fault::Device
+            }
+            Self::TimedOut | Self::Reset | Self::Removed => Fault::Transport,
+            Self::NoMemory => Fault::Resources,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfRange => "the range is not on the device",
+            Self::BadLength => "the data does not fill the range",
+            Self::TooLarge => "the request is larger than the device takes",
+            Self::Unsupported => "the device cannot do this",
+            Self::ReadOnly => "the device is read only",
+            Self::Unreachable => "the device cannot reach the data's memory",
+            Self::Medium => "the medium failed",
+            Self::Hardware => "the device failed",
+            Self::ShortTransfer => "the device transferred too little",
+            Self::Busy => "the device stays busy",
+            Self::NotReady => "the device is not ready",
+            Self::TimedOut => "the device did not answer in time",
+            Self::Cancelled => "cancelled",
+            Self::Reset => "the device was reset",
+            Self::Removed => "the device was removed",
+            Self::Broken => "the device broke its contract",
+            Self::NoMemory => "out of memory",
+        })
+    }
+}
+
+impl core::error::Error for Error {}

@@ -1,0 +1,166 @@
+//! A fixed table of requests in flight.
+//!
+//! A [`Tag`] is a slot's index and the generation of its use: a stale or duplicate answer names a generation that is over and finds nothing.
+//! Allocated once; insert and remove are O(1). The owner provides the lock.
+
+use alloc::boxed::Box;
+
+/// Names one use of one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tag {
+    index: u16,
+    generation: u32,
+    queue: u16,
+}
+
+impl Tag {
+    /// The slot.
+    pub const fn index(self) -> u16 {
+        self.index
+    }
+
+    /// The queue whose slab it is in.
+    pub const fn queue(self) -> u16 {
+        self.queue
+    }
+
+    /// As a 64-bit cookie that a device carries: queue, index, generation.
+    pub const fn to_bits(self) -> u64 {
+        (self.queue as u64) << 48 | (self.index as u64) << 32 | self.generation as u64
+    }
+
+    /// From what a device returned; anything may be in it.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self { queue: (bits >> 48) as u16, index: (bits >> 32) as u16, generation: bits as u32 }
+    }
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    /// Next free slot while this one is free.
+    next: u16,
+    value: Option<T>,
+}
+
+/// A fixed table of `T`s in use.
+#[derive(Debug)]
+pub struct Slab<T> {
+    slots: Box<[Slot<T>]>,
+    free: u16,
+    used: u16,
+    queue: u16,
+}
+
+const END: u16 = u16::MAX;
+
+impl<T> Slab<T> {
+    /// A table with room for `capacity` values (at most 65,534), for queue number `queue`.
+    pub fn new(queue: u16, capacity: u16) -> Self {
+        let capacity = capacity.min(END - 1);
+        let slots = (0..capacity)
+            .map(|index| Slot { generation: 0, next: if index + 1 < capacity { index + 1 } else { END }, value: None })
+            .collect();
+        Self { slots, free: if capacity == 0 { END } else { 0 }, used: 0, queue }
+    }
+
+    /// Values in it.
+    pub const fn len(&self) -> usize {
+        self.used as usize
+    }
+
+    /// Whether nothing is in it.
+    pub const fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Whether there is no room.
+    pub const fn is_full(&self) -> bool {
+        self.free == END
+    }
+
+    /// How many values fit.
+    pub const fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Puts a value in.
+    ///
+    /// # Errors
+    /// Gives the value back when there is no room.
+    pub fn insert(&mut self, value: T) -> Result<Tag, T> {
+        let index = self.free;
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return Err(value) };
+        self.free = slot.next;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.value = Some(value);
+        self.used += 1;
+        Ok(Tag { index, generation: slot.generation, queue: self.queue })
+    }
+
+    /// The value under a tag, if that use is not over.
+    pub fn get(&self, tag: Tag) -> Option<&T> {
+        let slot = self.slots.get(usize::from(tag.index))?;
+        if slot.generation == tag.generation && tag.queue == self.queue { slot.value.as_ref() } else { None }
+    }
+
+    /// The value under a tag, to change.
+    pub fn get_mut(&mut self, tag: Tag) -> Option<&mut T> {
+        let queue = self.queue;
+        let slot = self.slots.get_mut(usize::from(tag.index))?;
+        if slot.generation == tag.generation && tag.queue == queue { slot.value.as_mut() } else { None }
+    }
+
+    /// Takes a value out; `None` if that use is over, whatever the tag's origin.
+    pub fn remove(&mut self, tag: Tag) -> Option<T> {
+        self.get(tag)?;
+        self.remove_index(tag.index)
+    }
+
+    /// Takes out whatever is in slot `index`: for devices whose answers carry the index only.
+    pub fn remove_index(&mut self, index: u16) -> Option<T> {
+        let slot = self.slots.get_mut(usize::from(index))?;
+        let value = slot.value.take()?;
+        slot.next = self.free;
+        self.free = index;
+        self.used -= 1;
+        Some(value)
+    }
+
+    /// Takes out any value: to end everything after a reset.
+    pub fn remove_any(&mut self) -> Option<T> {
+        let index = self.slots.iter().position(|slot| slot.value.is_some())?;
+        self.remove_index(index as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_tag_finds_nothing() {
+        let mut slab = Slab::new(3, 2);
+        let first = slab.insert('a').unwrap();
+        assert_eq!(slab.remove(first), Some('a'));
+        let second = slab.insert('b').unwrap();
+        assert_eq!(second.index(), first.index(), "the slot is used again");
+        assert_eq!(slab.get(first), None);
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.remove(Tag::from_bits(second.to_bits() ^ 1 << 48)), None, "another queue's tag");
+        assert_eq!(slab.remove(Tag::from_bits(second.to_bits())), Some('b'));
+    }
+
+    #[test]
+    fn fills_gives_back_and_empties() {
+        let mut slab = Slab::new(0, 3);
+        let tags: Vec<Tag> = (0..3).map(|n| slab.insert(n).unwrap()).collect();
+        assert!(slab.is_full());
+        assert_eq!(slab.insert(9), Err(9));
+        assert_eq!(slab.remove(tags[1]), Some(1));
+        assert_eq!(slab.remove(tags[1]), None);
+        assert_eq!(slab.remove_index(999), None);
+        assert!(slab.remove_any().is_some() && slab.remove_any().is_some() && slab.remove_any().is_none());
+        assert!(slab.is_empty());
+    }
+}
