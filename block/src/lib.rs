@@ -25,6 +25,7 @@ mod device;
 mod error;
 mod info;
 mod request;
+pub mod scsi;
 mod slab;
 
 pub use data::{Data, Piece};
