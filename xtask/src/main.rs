@@ -1,2 +1,40 @@
-//! Placeholder.
-fn main() {}
+//! The front door of Undercroft: `cargo xtask run|test|bench|build|lint`.
+//!
+//! Everything a user or a contributor does with the stack starts here. The commands exit with
+//! status 0 only if everything they were asked to show held, with 1 if something did not, and
+//! with 2 for a command line that cannot be understood.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cli;
+mod disk;
+mod host;
+mod image;
+mod qemu;
+mod report;
+mod run;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(options) => run::command(&options),
+        Command::Build(options) => image::build::command(&options),
+        Command::Test(options) => suite::command(&options),
+        Command::Lint(options) => suite::lint::command(&options),
+        Command::Bench(options) => bench::command(&options),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::disk::option::DiskOption;
+
+/// Builds, runs, tests and measures Undercroft.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Boot the image under QEMU, verify and measure every disk
+    Run(RunOptions),
+    /// Run every test there is, or the named groups
+    Test(TestOptions),
+    /// Compare with others on the same virtual hardware
+    Bench(BenchOptions),
+    /// Build the bootable image only
+    Build(BuildOptions),
+    /// Check format, clippy and the count of unsafe code
+    Lint(LintOptions),
+}
+
+/// How `cargo xtask run` boots the image, and what it asks of it.
+#[derive(Args, Clone)]
+pub struct RunOptions {
+    /// A disk file of your own: FILE[,bus=virtio-blk|virtio-scsi][,ro|rw[=START:LENGTH]].
+    /// Repeatable; read only unless `rw` is given; `none` boots without any disk.
+    /// `rw` allows the write phase to overwrite bytes START to START+LENGTH (or else the
+    /// partition named undercroft-scratch, or a wholly blank disk). A comma in FILE is doubled.
+    /// Without this option disks with file systems on them are prepared for the run.
+    #[arg(long = "disk", value_name = "FILE[,OPTIONS]")]
+    pub disks: Vec<DiskOption>,
+    /// The machine QEMU plays
+    #[arg(long, value_enum, default_value_t = Machine::Q35)]
+    pub machine: Machine,
+    /// Number of processors
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: u32,
+    /// Memory of the machine in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub memory: u32,
+    /// Which phases run
+    #[arg(long, value_enum, default_value_t = Workload::All)]
+    pub workload: Workload,
+    /// Seed of disk contents, patterns and random sequences
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Seconds after which the run is stopped and fails
+    #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub timeout: u64,
+    /// Leave the prepared disks for inspection
+    #[arg(long)]
+    pub keep: bool,
+    /// A further argument for QEMU, as it is. Repeatable
+    #[arg(long = "qemu-arg", value_name = "ARG", allow_hyphen_values = true)]
+    pub qemu_args: Vec<String>,
+    /// JSON Lines on standard output, text for people on standard error
+    #[arg(long)]
+    pub json: bool,
+    /// The QEMU program to use; nothing is installed then
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+    /// Boot this ELF file instead of building the image
+    #[arg(long, value_name = "ELF")]
+    pub kernel: Option<PathBuf>,
+    /// Size in MiB of each prepared disk
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(16..=65536))]
+    pub disk_size: u64,
+    /// Milliseconds the image spends on each row of the speed table
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub speed_ms: Option<u32>,
+    /// Seconds without a word from the image after which it is taken for hung
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub silence: u64,
+}
+
+/// Machines of QEMU the image boots on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Machine {
+    /// PCI Express, ACPI
+    Q35,
+    /// PCI, ACPI
+    Pc,
+    /// virtio-mmio, no PCI
+    Microvm,
+}
+
+impl Machine {
+    pub fn name(self) -> &'static str {
+        match self {
+            Machine::Q35 => "q35",
+            Machine::Pc => "pc",
+            Machine::Microvm => "microvm",
+        }
+    }
+}
+
+/// The phases of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Read every disk whole, and write and read back where that is allowed
+    Verify,
+    /// Measure
+    Speed,
+    /// Both
+    All,
+    /// Only find the disks
+    None,
+}
+
+impl Workload {
+    /// The word on the image's command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Verify => "verify",
+            Workload::Speed => "speed",
+            Workload::All => "all",
+            Workload::None => "none",
+        }
+    }
+
+    pub fn verifies(self) -> bool {
+        matches!(self, Workload::Verify | Workload::All)
+    }
+
+    pub fn measures(self) -> bool {
+        matches!(self, Workload::Speed | Workload::All)
+    }
+}
+
+#[derive(Args)]
+pub struct BuildOptions {
+    /// Features of the kernel crate to switch on, separated by commas
+    #[arg(long, value_name = "LIST")]
+    pub features: Option<String>,
+}
+
+#[derive(Args)]
+pub struct TestOptions {
+    /// Groups to run; all without any
+    #[arg(value_name = "GROUP")]
+    pub groups: Vec<String>,
+    /// List the groups and run nothing
+    #[arg(long)]
+    pub list: bool,
+}
+
+#[derive(Args)]
+pub struct LintOptions {
+    /// Lower the checked-in numbers of unsafe to what there is now (never raises one)
+    #[arg(long)]
+    pub lower: bool,
+}
+
+#[derive(Args)]
+pub struct BenchOptions {
+    #[command(subcommand)]
+    pub with: BenchWith,
+}
+
+#[derive(Subcommand)]
+pub enum BenchWith {
+    /// Debian's Linux with O_DIRECT and native asynchronous I/O, in the same QEMU
+    Linux(BenchLinuxOptions),
+}
+
+#[derive(Args)]
+pub struct BenchLinuxOptions {
+    /// Alternating rounds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// The host processor QEMU is pinned to
+    #[arg(long, default_value_t = 0)]
+    pub host_cpu: u32,
+    /// Milliseconds our image spends on each row
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub speed_ms: u32,
+    /// JSON Lines on standard output, text for people on standard error
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,66 @@
+//! What is put on prepared disks: a tree of files that follows from the seed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::pattern::mix;
+
+/// Sizes at the edges of blocks and pages, where off-by-one lives.
+const SIZES: [usize; 14] = [0, 1, 511, 512, 513, 1023, 4095, 4096, 4097, 8191, 30_000, 65_536, 131_073, 300_000];
+
+/// Writes the tree below `root`, which must exist, and returns the paths of the files relative
+/// to it. `budget` bounds the bytes of all files together.
+pub fn write_tree(root: &Path, seed: u64, budget: u64) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut left = budget;
+    let readme = format!("A disk prepared by cargo xtask run with seed {seed}.\nEverything on it may go.\n");
+    put(root, "README.TXT".into(), readme.as_bytes(), &mut files)?;
+    for round in 0u64.. {
+        for (i, size) in SIZES.into_iter().enumerate() {
+            if size as u64 > left || round > 9 {
+                return Ok(files);
+            }
+            left -= size as u64;
+            let directory = if i % 2 == 0 { format!("ROUND{round}") } else { format!("ROUND{round}/DEEP/ER") };
+            let path = Path::new(&directory).join(format!("FILE{i:02}.BIN"));
+            put(root, path, &noise(seed ^ mix(round << 8 | i as u64), size), &mut files)?;
+        }
+    }
+    Ok(files)
+}
+
+fn put(root: &Path, path: PathBuf, content: &[u8], files: &mut Vec<PathBuf>) -> Result<()> {
+    let full = root.join(&path);
+    let say = || format!("cannot write {}", full.display());
+    fs::create_dir_all(full.parent().unwrap_or(root)).with_context(say)?;
+    fs::write(&full, content).with_context(say)?;
+    files.push(path);
+    Ok(())
+}
+
+fn noise(seed: u64, size: usize) -> Vec<u8> {
+    (0..).flat_map(|i: u64| mix(seed.wrapping_add(i)).to_le_bytes()).take(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_follows_from_the_seed_and_keeps_to_its_budget() {
+        let trees: Vec<_> = [1, 1, 2]
+            .into_iter()
+            .map(|seed| {
+                let root = tempfile::tempdir().unwrap();
+                let files = write_tree(root.path(), seed, 1 << 20).unwrap();
+                files.into_iter().map(|f| (f.clone(), fs::read(root.path().join(f)).unwrap())).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(trees[0], trees[1]);
+        assert_ne!(trees[0], trees[2]);
+        let bytes: usize = trees[0].iter().map(|(_, content)| content.len()).sum();
+        assert!((500_000..(1 << 20) + 200).contains(&bytes), "{bytes}");
+    }
+}

@@ -1,0 +1,34 @@
+//! The source tree this xtask belongs to.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+/// The root of the workspace.
+pub fn root() -> &'static Path {
+    // xtask/ is one level below it.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// The cargo that runs us.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root());
+    command
+}
+
+/// The directory cargo builds into.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path))
+}
+
+/// A new directory for the files of one run; removed when dropped, unless kept.
+pub fn scratch() -> Result<tempfile::TempDir> {
+    let parent = target().join("undercroft");
+    let say = || format!("cannot make a directory in {}", parent.display());
+    fs::create_dir_all(&parent).with_context(say)?;
+    tempfile::Builder::new().prefix("run-").tempdir_in(&parent).with_context(say)
+}

@@ -1,0 +1,204 @@
+//! QEMU as a process: its console line by line, and a watchdog. It never outlives us.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::super::host::interrupt;
+
+/// How a run of QEMU ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Status(i32),
+    Signal(i32),
+    /// The whole run took too long.
+    TimedOut,
+    /// Nothing was heard for too long.
+    Silent,
+    /// The user stopped us.
+    Interrupted,
+}
+
+/// What a run of QEMU left behind.
+pub struct Outcome {
+    pub exit: Exit,
+    /// What QEMU itself said on standard error.
+    pub stderr: String,
+}
+
+/// Limits of a run.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub whole: Duration,
+    pub silence: Duration,
+}
+
+/// Longest line taken from a guest; a longer one is cut into lines of this length.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Runs `command` and hands each line of its standard output to `on_line` with the time since the
+/// start; `on_tick` is called now and then in between.
+pub fn run(
+    command: &mut Command,
+    limits: Limits,
+    mut on_line: impl FnMut(&str, Duration),
+    mut on_tick: impl FnMut(),
+) -> Result<Outcome> {
+    interrupt::watch();
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let start = Instant::now();
+    let mut guard = Guard(command.spawn().with_context(|| format!("cannot start {program}"))?);
+    let console = read_in_chunks(guard.0.stdout.take());
+    let errors = read_in_chunks(guard.0.stderr.take());
+    let (mut partial, mut heard) = (Vec::new(), start);
+    let mut stopped = None;
+    loop {
+        match console.recv_timeout(Duration::from_millis(100)) {
+            Ok((chunk, at)) => {
+                heard = at;
+                partial.extend(chunk);
+                take_lines(&mut partial, |line| on_line(line, at - start));
+            }
+            Err(RecvTimeoutError::Timeout) => on_tick(),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        stopped = if interrupt::came() {
+            Some(Exit::Interrupted)
+        } else if start.elapsed() > limits.whole {
+            Some(Exit::TimedOut)
+        } else if heard.elapsed() > limits.silence {
+            Some(Exit::Silent)
+        } else {
+            continue;
+        };
+        break;
+    }
+    if !partial.is_empty() {
+        on_line(&text(&partial), start.elapsed());
+    }
+    let exit = match stopped {
+        Some(exit) => exit,
+        None => guard.wait(limits.silence)?,
+    };
+    drop(guard);
+    let stderr = errors.iter().flat_map(|(chunk, _)| chunk).collect::<Vec<_>>();
+    Ok(Outcome { exit, stderr: String::from_utf8_lossy(&stderr).trim().to_owned() })
+}
+
+/// Kills the process when it goes out of scope, whatever the reason.
+struct Guard(Child);
+
+impl Guard {
+    /// Waits for the end of a process that has closed its output.
+    fn wait(&mut self, patience: Duration) -> Result<Exit> {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().context("cannot wait for QEMU")? {
+                return Ok(exit(status));
+            }
+            if since.elapsed() > patience {
+                return Ok(Exit::Silent);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn exit(status: ExitStatus) -> Exit {
+    match status.code() {
+        Some(code) => Exit::Status(code),
+        None => Exit::Signal(status.signal().unwrap_or(0)),
+    }
+}
+
+fn read_in_chunks(pipe: Option<impl Read + Send + 'static>) -> Receiver<(Vec<u8>, Instant)> {
+    let (sender, receiver) = channel();
+    if let Some(mut pipe) = pipe {
+        thread::spawn(move || {
+            let mut buffer = [0; 16384];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                if sender.send((buffer[..length].to_vec(), Instant::now())).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    receiver
+}
+
+fn take_lines(partial: &mut Vec<u8>, mut on_line: impl FnMut(&str)) {
+    let mut start = 0;
+    while let Some(length) = partial[start..].iter().position(|&byte| byte == b'\n') {
+        on_line(&text(&partial[start..start + length]));
+        start += length + 1;
+    }
+    partial.drain(..start);
+    if partial.len() > LONGEST_LINE {
+        on_line(&text(partial));
+        partial.clear();
+    }
+}
+
+/// A line of the console without the control characters a terminal would act on.
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control() || *c == '\t').collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { whole: Duration::from_secs(20), silence: Duration::from_secs(10) };
+
+    fn sh(script: &str, limits: Limits) -> (Outcome, Vec<String>) {
+        let mut lines = Vec::new();
+        let mut command = Command::new("/bin/sh");
+        let outcome = run(command.args(["-c", script]), limits, |line, _| lines.push(line.into()), || {}).unwrap();
+        (outcome, lines)
+    }
+
+    #[test]
+    fn lines_status_and_errors_come_through() {
+        let (outcome, lines) = sh(r"printf 'one\r\n\033tw'; printf 'o\nthree'; echo oops >&2; exit 33", LIMITS);
+        assert_eq!(lines, ["one", "two", "three"]);
+        assert_eq!((outcome.exit, outcome.stderr.as_str()), (Exit::Status(33), "oops"));
+    }
+
+    #[test]
+    fn a_signal_is_told_from_a_status() {
+        assert_eq!(sh("kill -9 $$", LIMITS).0.exit, Exit::Signal(9));
+    }
+
+    #[test]
+    fn silence_ends_a_run_and_what_was_said_is_kept() {
+        let limits = Limits { silence: Duration::from_millis(300), ..LIMITS };
+        let (outcome, lines) = sh("printf 'half a li'; exec sleep 100", limits);
+        assert_eq!((outcome.exit, lines), (Exit::Silent, vec!["half a li".to_owned()]));
+    }
+
+    #[test]
+    fn chatter_does_not_keep_a_run_alive_for_ever() {
+        let limits = Limits { whole: Duration::from_millis(500), ..LIMITS };
+        assert_eq!(sh("while :; do echo x; sleep 0.05; done", limits).0.exit, Exit::TimedOut);
+    }
+
+    #[test]
+    fn closing_the_console_without_dying_is_silence_too() {
+        let limits = Limits { silence: Duration::from_millis(300), ..LIMITS };
+        assert_eq!(sh("exec >&- 2>&-; exec sleep 100", limits).0.exit, Exit::Silent);
+    }
+}

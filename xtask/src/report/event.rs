@@ -1,0 +1,174 @@
+//! The JSON Lines of the image (`docs/console-protocol.md`).
+
+use serde::{Deserialize, Serialize};
+
+/// One line of the image's.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Hello(Hello),
+    FirstIo {
+        #[serde(rename = "nanoseconds")]
+        _nanoseconds: u64,
+    },
+    Found(Found),
+    Progress {
+        name: String,
+        phase: String,
+        done_bytes: u64,
+        total_bytes: u64,
+    },
+    Read {
+        name: String,
+        bytes: u64,
+        sha256: String,
+        nanoseconds: u64,
+    },
+    Written {
+        name: String,
+        start: u64,
+        bytes: u64,
+        flushed: bool,
+        verified: bool,
+    },
+    Speed(Speed),
+    Device {
+        driver: String,
+        controller: String,
+        detail: String,
+    },
+    Problem {
+        what: String,
+        #[serde(default)]
+        disk: Option<String>,
+    },
+    End(End),
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Hello {
+    pub machine: String,
+    pub cpus: u64,
+    pub memory_bytes: u64,
+    pub clock: String,
+    pub timer: String,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Found {
+    pub name: String,
+    pub serial: String,
+    pub driver: String,
+    pub controller: String,
+    pub capacity_bytes: u64,
+    pub block_size: u64,
+    pub physical_block_size: u64,
+    pub queues: u64,
+    pub queue_depth: u64,
+    pub interrupts: String,
+    pub features: Vec<String>,
+    pub read_only: bool,
+    pub partitions: Vec<Partition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Partition {
+    pub index: u64,
+    pub kind: String,
+    pub name: String,
+    pub first_byte: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Speed {
+    pub name: String,
+    pub op: String,
+    pub pattern: String,
+    pub block_bytes: u64,
+    pub depth: u64,
+    #[serde(rename = "requests")]
+    pub _requests: u64,
+    #[serde(rename = "nanoseconds")]
+    pub _nanoseconds: u64,
+    pub iops: f64,
+    pub mib_s: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct End {
+    pub failures: u64,
+    pub allocations_in_io_path: u64,
+    pub requests: u64,
+    pub nanoseconds: u64,
+}
+
+/// A line of the console.
+#[derive(Debug, PartialEq)]
+pub enum Line {
+    Event(Box<Event>),
+    /// Begins like an event and is none: the contract is broken.
+    Malformed(String),
+    Text,
+}
+
+/// Tells what a line of the console is.
+pub fn parse(line: &str) -> Line {
+    if !line.starts_with('{') {
+        return Line::Text;
+    }
+    match serde_json::from_str(line) {
+        Ok(event) => Line::Event(Box::new(event)),
+        Err(error) => Line::Malformed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(line: &str) -> Event {
+        match parse(line) {
+            Line::Event(event) => *event,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_event_of_the_protocol_is_understood() {
+        for line in crate::report::session::tests::A_GOOD_RUN.lines() {
+            event(line);
+        }
+    }
+
+    #[test]
+    fn fields_land_where_they_belong() {
+        let line = r#"{"event":"written","name":"vd0","start":1,"bytes":2,"flushed":true,"verified":false}"#;
+        let wanted = Event::Written { name: "vd0".into(), start: 1, bytes: 2, flushed: true, verified: false };
+        assert_eq!(event(line), wanted);
+        let absent = Event::Problem { what: "x".into(), disk: None };
+        assert_eq!(event(r#"{"event":"problem","what":"x"}"#), absent);
+    }
+
+    #[test]
+    fn broken_and_unknown_events_are_not_passed_over() {
+        for line in [
+            "{",
+            r#"{"event":"end"}"#,
+            r#"{"event":"later","x":1}"#,
+            r#"{"event":"problem"}"#,
+            r#"{"event":"end","failures":-1,"allocations_in_io_path":0,"requests":0,"nanoseconds":0}"#,
+        ] {
+            assert!(matches!(parse(line), Line::Malformed(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn other_lines_are_text() {
+        assert_eq!(parse("panicked at kernel/src/main.rs:1"), Line::Text);
+        assert_eq!(parse(""), Line::Text);
+    }
+}

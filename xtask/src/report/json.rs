@@ -1,0 +1,135 @@
+//! The JSON Lines of `cargo xtask run --json`.
+
+use serde_json::{Value, json};
+
+use super::event::Speed;
+use super::session::{Seen, Session};
+use super::verdict::Expected;
+
+/// What the host found in the region of a disk after the run.
+pub type HostVerified = bool;
+
+pub fn boot(image_bytes: u64, milliseconds: f64) -> Value {
+    json!({ "event": "boot", "image_bytes": image_bytes, "milliseconds": round(milliseconds) })
+}
+
+/// One disk. `expected` is `None` for a disk that the user attached by other means; what did not
+/// happen is `null`.
+pub fn disk(seen: &Seen, expected: Option<&Expected>, host_verified: Option<HostVerified>) -> Value {
+    let found = &seen.found;
+    let written = seen.written.as_ref();
+    json!({
+        "event": "disk",
+        "name": found.name,
+        "driver": found.driver,
+        "controller": found.controller,
+        "capacity_bytes": found.capacity_bytes,
+        "block_size": found.block_size,
+        "queues": found.queues,
+        "interrupts": found.interrupts,
+        "features": found.features,
+        "partitions": found.partitions,
+        "read_bytes": seen.read.as_ref().map_or(0, |read| read.bytes),
+        "sha256": seen.read.as_ref().map(|read| &read.sha256),
+        "sha256_expected": expected.and_then(|expected| expected.sha256.as_ref()),
+        "write_bytes": written.map_or(0, |written| written.bytes),
+        "write_verified": written.map(|written| written.flushed && written.verified && host_verified == Some(true)),
+    })
+}
+
+pub fn speed(row: &Speed) -> Value {
+    json!({
+        "event": "speed",
+        "name": row.name,
+        "op": row.op,
+        "block_bytes": row.block_bytes,
+        "depth": row.depth,
+        "iops": row.iops.round() as u64,
+        "mib_s": row.mib_s,
+        "p50_us": row.p50_us,
+        "p99_us": row.p99_us,
+    })
+}
+
+pub fn summary(session: &Session, failures: &[String]) -> Value {
+    json!({
+        "event": "summary",
+        "result": if failures.is_empty() { "pass" } else { "fail" },
+        "failures": failures.len(),
+        "allocations_in_io_path": session.end.map(|end| end.allocations_in_io_path),
+    })
+}
+
+fn round(milliseconds: f64) -> f64 {
+    (milliseconds * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::session::tests::{A_GOOD_RUN, session};
+    use super::*;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    fn sorted<const N: usize>(mut names: [&str; N]) -> Vec<&str> {
+        names.sort_unstable();
+        names.to_vec()
+    }
+
+    #[test]
+    fn events_have_exactly_their_fields() {
+        let session = session(A_GOOD_RUN);
+        assert_eq!(keys(&boot(1, 2.0)), sorted(["event", "image_bytes", "milliseconds"]));
+        let disk_fields = [
+            "event",
+            "name",
+            "driver",
+            "controller",
+            "capacity_bytes",
+            "block_size",
+            "queues",
+            "interrupts",
+            "features",
+            "partitions",
+            "read_bytes",
+            "sha256",
+            "sha256_expected",
+            "write_bytes",
+            "write_verified",
+        ];
+        assert_eq!(keys(&disk(&session.disks[0], None, None)), sorted(disk_fields));
+        let speed_fields = ["event", "name", "op", "block_bytes", "depth", "iops", "mib_s", "p50_us", "p99_us"];
+        assert_eq!(keys(&speed(&session.speed[0])), sorted(speed_fields));
+        let summary_fields = ["event", "result", "failures", "allocations_in_io_path"];
+        assert_eq!(keys(&summary(&session, &[])), sorted(summary_fields));
+    }
+
+    #[test]
+    fn values_come_from_where_they_should() {
+        let session = session(A_GOOD_RUN);
+        let value = disk(&session.disks[0], None, Some(true));
+        assert_eq!((&value["read_bytes"], &value["write_bytes"]), (&json!(1_048_576), &json!(8192)));
+        assert_eq!(value["sha256"], "aa");
+        assert_eq!(value["partitions"][0]["first_byte"], 4096);
+        assert_eq!(speed(&session.speed[0])["op"], "read");
+        assert_eq!(speed(&session.speed[0])["p50_us"], 3.5);
+    }
+
+    #[test]
+    fn writes_count_as_verified_only_with_the_hosts_word() {
+        let session = session(A_GOOD_RUN);
+        for (host, wanted) in [(Some(true), true), (Some(false), false), (None, false)] {
+            assert_eq!(disk(&session.disks[0], None, host)["write_verified"], wanted);
+        }
+    }
+
+    #[test]
+    fn the_summary_fails_with_any_failure() {
+        let session = session(A_GOOD_RUN);
+        assert_eq!(summary(&session, &[])["result"], "pass");
+        let failed = summary(&session, &["x".into(), "y".into()]);
+        assert_eq!((&failed["result"], &failed["failures"]), (&json!("fail"), &json!(2)));
+    }
+}

@@ -1,0 +1,150 @@
+//! `cargo xtask run`: boot the image under QEMU, verify and measure every disk.
+
+mod boot;
+mod check;
+mod line;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cli::RunOptions;
+use crate::disk::{Backend, Disk, digest, inspect, prepare};
+use crate::host::{install, interrupt, program, workspace};
+use crate::image::build::{self, Image};
+use crate::qemu::process::Limits;
+use crate::qemu::version;
+use crate::report::verdict::{self, Expected};
+use crate::report::voice::Voice;
+use crate::report::{json, session::Session, text};
+use boot::Boot;
+
+/// Runs the command; false if something did not hold.
+pub fn command(options: &RunOptions) -> Result<bool> {
+    let voice = Voice { json: options.json };
+    run(options, voice).inspect_err(|_| {
+        // A program that reads the events gets its last one even if there was nothing to boot.
+        voice.event(&json::summary(&Session::default(), &["not run".into()]));
+    })
+}
+
+fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
+    interrupt::watch();
+    // The user's disks come first: nothing is installed or built for a name mistyped.
+    let own_disks = inspect::inspect(&options.disks)?;
+    let qemu = qemu(options, voice)?;
+    let image = image(options, voice)?;
+    interrupt::check()?;
+    let directory = workspace::scratch()?;
+    let disks = if options.disks.is_empty() { prepare(options, directory.path(), voice)? } else { own_disks };
+    let before = digests(&disks, voice)?;
+    let expected: Vec<Expected> = disks
+        .iter()
+        .zip(&before)
+        .map(|(disk, digests)| Expected { disk, sha256: digests.as_ref().map(|d| d.whole.clone()) })
+        .collect();
+
+    voice.say(&format!("booting {} under QEMU", options.machine.name()));
+    let boot = Boot {
+        qemu: &qemu,
+        pin: None,
+        machine: options.machine,
+        cpus: options.cpus,
+        memory_mib: options.memory,
+        image: &image,
+        command_line: &line::command_line(options, &disks),
+        disks: &disks,
+        expected: &expected,
+        extra: &options.qemu_args,
+        limits: Limits { whole: Duration::from_secs(options.timeout), silence: Duration::from_secs(options.silence) },
+    };
+    let (session, exit) = boot::boot(&boot, voice)?;
+
+    let host: Vec<check::Afterwards> = disks
+        .iter()
+        .zip(&before)
+        .map(|(disk, before)| check::afterwards(disk, before.as_ref(), &session, options.seed))
+        .collect();
+    for said in host.iter().flat_map(|afterwards| &afterwards.said) {
+        voice.say(said);
+    }
+    let host_failures: Vec<String> = host.iter().flat_map(|afterwards| afterwards.failures.clone()).collect();
+    let failures = verdict::failures(options.workload, &expected, &session, &exit, &host_failures);
+    report(voice, &session, &expected, &host, &failures);
+    keep(options, directory, &failures, voice)?;
+    Ok(failures.is_empty())
+}
+
+fn qemu(options: &RunOptions, voice: Voice) -> Result<PathBuf> {
+    let own = options.qemu != Path::new("qemu-system-x86_64");
+    let qemu_tools = if own { &[] } else { install::QEMU.as_slice() };
+    let disk_tools = if options.disks.is_empty() { install::FILE_SYSTEMS.as_slice() } else { &[] };
+    install::tools(qemu_tools.iter().chain(disk_tools))?;
+    let qemu = program::find(&options.qemu).context("--qemu")?;
+    let version = version::check(&qemu)?;
+    voice.say(&format!("QEMU {version} ({})", qemu.display()));
+    Ok(qemu)
+}
+
+fn image(options: &RunOptions, voice: Voice) -> Result<Image> {
+    let image = match &options.kernel {
+        Some(elf) => build::image(elf.clone())?,
+        None => {
+            voice.say("building the image");
+            build::build(None)?
+        }
+    };
+    voice.say(&format!("image of {} bytes", image.bytes));
+    Ok(image)
+}
+
+fn prepare(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Vec<Disk>> {
+    voice.say(&format!("preparing {} disks of {} MiB each", prepare::RECIPES.len(), options.disk_size));
+    let one = |recipe| {
+        interrupt::check()?;
+        prepare::prepare(directory, recipe, options.disk_size, options.seed)
+    };
+    prepare::RECIPES.iter().map(one).collect()
+}
+
+fn digests(disks: &[Disk], voice: Voice) -> Result<Vec<Option<digest::Digests>>> {
+    let total: u64 = disks.iter().map(|disk| disk.bytes).sum();
+    if total > 1 << 30 {
+        voice.say(&format!("hashing {} on the host", text::bytes(total)));
+    }
+    let one = |disk: &Disk| match &disk.backend {
+        Backend::File(path) => {
+            interrupt::check()?;
+            digest::digest(path, disk.bytes, disk.writable).map(Some)
+        }
+        Backend::Null => Ok(None),
+    };
+    disks.iter().map(one).collect()
+}
+
+fn report(voice: Voice, session: &Session, expected: &[Expected], host: &[check::Afterwards], failures: &[String]) {
+    for seen in &session.disks {
+        let index = expected.iter().position(|e| e.disk.serial == seen.found.serial);
+        let host_verified = index.and_then(|i| host[i].pattern_holds);
+        voice.event(&json::disk(seen, index.map(|i| &expected[i]), host_verified));
+    }
+    session.speed.iter().for_each(|row| voice.event(&json::speed(row)));
+    voice.event(&json::summary(session, failures));
+    text::speed_table(&session.speed).iter().for_each(|line| voice.say(line));
+    text::summary(session, failures).iter().for_each(|line| voice.say(line));
+}
+
+fn keep(options: &RunOptions, directory: tempfile::TempDir, failures: &[String], voice: Voice) -> Result<()> {
+    let prepared = options.disks.is_empty();
+    if options.keep {
+        let path = directory.keep();
+        ensure!(path.is_dir(), "the disks could not be kept in {}", path.display());
+        if prepared {
+            voice.say(&format!("the disks are in {}", path.display()));
+        }
+    } else if prepared && !failures.is_empty() {
+        voice.say("(--keep leaves the disks for inspection)");
+    }
+    Ok(())
+}
