@@ -22,13 +22,13 @@ pub struct Image {
 
 /// `cargo xtask build`.
 pub fn command(options: &BuildOptions) -> Result<bool> {
-    let image = build(options.features.as_deref())?;
+    let image = build(options.features.as_deref(), &workspace::target().join("undercroft"))?;
     println!("{} ({} bytes; with symbols: {})", image.stripped.display(), image.bytes, image.whole.display());
     Ok(true)
 }
 
-/// Builds the kernel with the profile `image`.
-pub fn build(features: Option<&str>) -> Result<Image> {
+/// Builds the kernel with the profile `image` and puts it, stripped, into `directory`.
+pub fn build(features: Option<&str>, directory: &Path) -> Result<Image> {
     install::rust_target()?;
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--package", "undercroft-kernel", "--target", install::TARGET, "--profile", "image"]);
@@ -42,16 +42,12 @@ pub fn build(features: Option<&str>) -> Result<Image> {
     }
     let whole = executable(&String::from_utf8_lossy(&output.stdout))
         .context("cargo built the kernel but named no executable")?;
-    image(whole)
+    image(whole, directory)
 }
 
-/// Strips an ELF file next to itself.
-pub fn image(whole: PathBuf) -> Result<Image> {
-    let stripped = workspace::target().join("undercroft").join("image.elf");
-    image_at(whole, stripped)
-}
-
-fn image_at(whole: PathBuf, stripped: PathBuf) -> Result<Image> {
+/// Puts an ELF file, stripped, into `directory`.
+pub fn image(whole: PathBuf, directory: &Path) -> Result<Image> {
+    let stripped = directory.join("undercroft.elf");
     let elf = fs::read(&whole).with_context(|| format!("cannot read the image {}", whole.display()))?;
     let small = strip(&elf).with_context(|| format!("the image {}", whole.display()))?;
     write_whole(&stripped, &small)?;

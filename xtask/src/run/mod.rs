@@ -34,9 +34,9 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     // The user's disks come first: nothing is installed or built for a name mistyped.
     let own_disks = inspect::inspect(&options.disks)?;
     let qemu = qemu(options, voice)?;
-    let image = image(options, voice)?;
-    interrupt::check()?;
     let directory = workspace::scratch()?;
+    let image = image(options, directory.path(), voice)?;
+    interrupt::check()?;
     let disks = if options.disks.is_empty() { prepare(options, directory.path(), voice)? } else { own_disks };
     let before = digests(&disks, voice)?;
     let expected: Vec<Expected> = disks
@@ -87,12 +87,12 @@ fn qemu(options: &RunOptions, voice: Voice) -> Result<PathBuf> {
     Ok(qemu)
 }
 
-fn image(options: &RunOptions, voice: Voice) -> Result<Image> {
+fn image(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Image> {
     let image = match &options.kernel {
-        Some(elf) => build::image(elf.clone())?,
+        Some(elf) => build::image(elf.clone(), directory)?,
         None => {
             voice.say("building the image");
-            build::build(None)?
+            build::build(None, directory)?
         }
     };
     voice.say(&format!("image of {} bytes", image.bytes));
