@@ -12,6 +12,8 @@
 
 extern crate alloc;
 
+mod atomic;
+mod broken;
 pub mod clock;
 pub mod context;
 pub mod cpu;
@@ -20,6 +22,8 @@ pub mod dma;
 pub mod firmware;
 #[cfg(feature = "hosted")]
 pub mod hosted;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod inject;
 pub mod irq;
 pub mod mmio;
 mod mpsc;
@@ -29,6 +33,7 @@ pub mod sync;
 mod system;
 pub mod task;
 pub mod work;
+mod work_state;
 #[cfg(all(feature = "x86_64", target_os = "none"))]
 pub mod x86_64;
 

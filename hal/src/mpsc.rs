@@ -8,9 +8,10 @@
 //! UNSAFETY: an intrusive list cannot be written without raw pointers; the queue owns one reference of each linked
 //! node, given to it by `push` and returned by `pop`.
 
-use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::atomic::{AtomicPtr, Ordering, Owned, const_unless_model, step};
+use crate::broken::{self, Hazard};
 
 /// The link inside a node.
 #[derive(Debug)]
@@ -19,8 +20,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) const fn new() -> Self {
-        Self { next: AtomicPtr::new(ptr::null_mut()) }
+    const_unless_model! {
+        pub(crate) fn new() -> Self {
+            Self { next: AtomicPtr::new(ptr::null_mut()) }
+        }
     }
 }
 
@@ -40,7 +43,7 @@ pub(crate) struct Queue {
     /// Where producers append. Null only before the first use.
     tail: AtomicPtr<Link>,
     /// Where the consumer takes. Touched by the consumer only.
-    head: UnsafeCell<*mut Link>,
+    head: Owned<*mut Link>,
     stub: Link,
 }
 
@@ -50,9 +53,12 @@ unsafe impl Sync for Queue {}
 unsafe impl Send for Queue {}
 
 impl Queue {
-    pub(crate) const fn new() -> Self {
-        // The stub's address is not known in a const fn: null stands for it until the first push or pop.
-        Self { tail: AtomicPtr::new(ptr::null_mut()), head: UnsafeCell::new(ptr::null_mut()), stub: Link::new() }
+    const_unless_model! {
+        /// An empty queue. It must not move any more once it was used.
+        pub(crate) fn new() -> Self {
+            // The stub's address is not known in a const fn: null stands for it until the first push or pop.
+            Self { tail: AtomicPtr::new(ptr::null_mut()), head: Owned::new(ptr::null_mut()), stub: Link::new() }
+        }
     }
 
     fn stub(&self) -> *mut Link {
@@ -66,12 +72,14 @@ impl Queue {
     pub(crate) unsafe fn push(&self, node: NonNull<Link>) {
         // SAFETY: the node is valid, and nobody else uses its link yet.
         unsafe { node.as_ref() }.next.store(ptr::null_mut(), Ordering::Relaxed);
+        step();
         // Release publishes the node's contents; acquire orders us after the previous producer's initialisation.
         let prev = self.tail.swap(node.as_ptr(), Ordering::AcqRel);
+        step();
         let prev = if prev.is_null() { self.stub() } else { prev };
         // SAFETY: `prev` is the stub or a node that cannot be popped before its `next` is set, which only we do: it is
         // valid. Between the swap and this store the consumer sees `Busy`.
-        unsafe { &*prev }.next.store(node.as_ptr(), Ordering::Release);
+        unsafe { &*prev }.next.store(node.as_ptr(), broken::ordering(Hazard::RelaxedPublication, Ordering::Release));
     }
 
     /// Whether a pop would find nothing. Exact only for the consumer; others get a hint.
@@ -85,8 +93,15 @@ impl Queue {
     /// # Safety
     /// One consumer at a time, each seeing what the last one did.
     pub(crate) unsafe fn pop(&self) -> Pop {
-        // SAFETY: single consumer, by contract.
-        let head_cell = unsafe { &mut *self.head.get() };
+        self.head.with_mut(|head| {
+            // SAFETY: single consumer, by contract: nobody else touches the cell during this call.
+            unsafe { self.pop_from(&mut *head) }
+        })
+    }
+
+    /// # Safety
+    /// As [`Queue::pop`]; `head_cell` is the queue's own.
+    unsafe fn pop_from(&self, head_cell: &mut *mut Link) -> Pop {
         if head_cell.is_null() {
             *head_cell = self.stub();
         }
@@ -107,11 +122,13 @@ impl Queue {
             return Pop::Node(node);
         }
         // `head` is the last node we can see. To hand it out, something must stand behind it: the stub.
+        step();
         if self.tail.load(Ordering::Acquire) != head {
             return Pop::Busy;
         }
         // SAFETY: the stub is not linked: the consumer moved past it, and only the consumer pushes it.
         unsafe { self.push(NonNull::from(&self.stub)) };
+        step();
         // SAFETY: head is still linked.
         next = unsafe { &*head }.next.load(Ordering::Acquire);
         match NonNull::new(head) {
@@ -125,25 +142,5 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keeps_order_and_returns_to_empty() {
-        let queue = Queue::new();
-        let nodes: Vec<Box<Link>> = (0..5).map(|_| Box::new(Link::new())).collect();
-        for round in 1..=5 {
-            for node in &nodes[..round] {
-                // SAFETY: not linked; boxed and alive to the end of the test.
-                unsafe { queue.push(NonNull::from(&**node)) };
-            }
-            for node in &nodes[..round] {
-                // SAFETY: the only consumer.
-                assert_eq!(unsafe { queue.pop() }, Pop::Node(NonNull::from(&**node)));
-            }
-            // SAFETY: the only consumer.
-            assert_eq!(unsafe { queue.pop() }, Pop::Empty);
-            assert!(queue.is_empty());
-        }
-    }
-}
+#[path = "mpsc_tests.rs"]
+mod tests;

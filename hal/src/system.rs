@@ -5,6 +5,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use crate::atomic::const_unless_model;
 use crate::context::Kind;
 use crate::cpu::{self, MAX_CPUS};
 use crate::irq::Slots;
@@ -35,7 +36,8 @@ pub(crate) struct PerCpu {
 }
 
 impl PerCpu {
-    const fn new() -> Self {
+    const_unless_model! {
+    fn new() -> Self {
         Self {
             bottom_halves: Queue::new(),
             tasks: Queue::new(),
@@ -45,6 +47,7 @@ impl PerCpu {
             kind: AtomicU8::new(Kind::Task as u8),
             held_ranks: AtomicU64::new(0),
         }
+    }
     }
 
     /// The context that this CPU runs in.
@@ -73,9 +76,14 @@ impl PerCpu {
 }
 
 impl System {
-    /// A system with nothing registered and nothing queued.
-    pub const fn new() -> Self {
-        Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: Slots::new() }
+    const_unless_model! {
+        /// A system with nothing registered and nothing queued.
+        pub fn new() -> Self {
+            #[cfg(not(any(loom, shuttle)))]
+            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: Slots::new() };
+            #[cfg(any(loom, shuttle))]
+            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: Slots::new() };
+        }
     }
 }
 

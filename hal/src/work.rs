@@ -10,11 +10,13 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::atomic::{AtomicUsize, Ordering};
 use crate::context::{BottomHalf, Kind, Task};
 use crate::mpsc::{Link, Pop, Queue};
+use crate::platform::seam;
 use crate::system::{self, PerCpu};
+use crate::work_state::WorkState;
 use crate::{cpu, dispatch};
 
 /// Whether a handler wants another turn.
@@ -49,15 +51,13 @@ impl Deferred for Task {
     }
 }
 
-const QUEUED: u32 = 1;
-const RUNNING: u32 = 2;
-const CLOSED: u32 = 4;
-
 // The link comes first, so that a pointer to it is a pointer to the node.
 #[repr(C)]
 struct Node<C> {
     link: Link,
-    state: AtomicU32,
+    state: WorkState,
+    /// The CPU of a task that waits for the end of a run, plus one.
+    waiter: AtomicUsize,
     home: usize,
     handler: Box<dyn Fn(&C) -> Turn + Send + Sync>,
 }
@@ -76,16 +76,28 @@ impl<C: Deferred> Work<C> {
     /// Makes work for CPU `home`; the index is taken modulo the number of CPUs.
     pub fn new(home: usize, handler: impl Fn(&C) -> Turn + Send + Sync + 'static) -> Self {
         let home = home % cpu::count().max(1);
-        Self { node: Arc::new(Node { link: Link::new(), state: AtomicU32::new(0), home, handler: Box::new(handler) }) }
+        Self {
+            node: Arc::new(Node {
+                link: Link::new(),
+                state: WorkState::new(),
+                waiter: AtomicUsize::new(0),
+                home,
+                handler: Box::new(handler),
+            }),
+        }
+    }
+
+    /// Closes the work and waits until its handler does not run any more. Queued work does not start.
+    pub fn remove(self, cx: &Task) {
+        self.node.waiter.store(cpu::current() + 1, Ordering::SeqCst);
+        self.node.state.close();
+        cx.wait_until(|| !self.node.state.is_running());
     }
 
     /// Asks for a run of the handler. Any context; never runs it inside this call.
     #[inline]
     pub fn schedule(&self) {
-        // AcqRel: the run that this call asks for sees everything that the caller did before.
-        let before = self.node.state.fetch_or(QUEUED, Ordering::AcqRel);
-        // Already queued: that run will see it. Running: the runner queues it again when it is done.
-        if before & (QUEUED | RUNNING | CLOSED) == 0 {
+        if self.node.state.schedule() {
             enqueue(Arc::clone(&self.node));
         }
     }
@@ -96,14 +108,14 @@ impl<C: Deferred> core::fmt::Debug for Work<C> {
         f.debug_struct("Work")
             .field("context", &C::KIND)
             .field("home", &self.node.home)
-            .field("state", &self.node.state.load(Ordering::Relaxed))
+            .field("state", &self.node.state)
             .finish()
     }
 }
 
 impl<C: Deferred> Drop for Work<C> {
     fn drop(&mut self) {
-        self.node.state.fetch_or(CLOSED, Ordering::AcqRel);
+        self.node.state.close();
     }
 }
 
@@ -142,18 +154,16 @@ pub(crate) unsafe fn run_one<C: Deferred>(cx: &C) -> bool {
     let Pop::Node(link) = popped else { return false };
     // SAFETY: only `enqueue::<C>` pushes to this queue: the pointer is to a Node<C> whose count it leaked.
     let node = unsafe { Arc::from_raw(link.cast::<Node<C>>().as_ptr().cast_const()) };
-    // From here on a schedule is a request for another run.
-    let before = node.state.swap(RUNNING, Ordering::AcqRel);
-    if before & CLOSED != 0 {
-        node.state.fetch_or(CLOSED, Ordering::AcqRel);
+    if !node.state.begin() {
         return true;
     }
     let turn = (node.handler)(cx);
-    if turn == Turn::Again {
-        node.state.fetch_or(QUEUED, Ordering::AcqRel);
+    let again = node.state.finish(turn == Turn::Again);
+    let waiter = node.waiter.load(Ordering::SeqCst);
+    if waiter > 0 && waiter - 1 != cpu::current() {
+        seam::kick(waiter - 1);
     }
-    let after = node.state.fetch_and(!RUNNING, Ordering::AcqRel);
-    if after & QUEUED != 0 && after & CLOSED == 0 {
+    if again {
         enqueue(node);
     }
     true

@@ -1,0 +1,55 @@
+//! Negative controls on the real code: hazards that a test of this crate can put back, one at a time, on its own thread.
+//!
+//! In a program [`is`] is the constant `false` and [`ordering`] the ordering it was given; only `cfg(test)` builds know the switch.
+
+use crate::atomic::Ordering;
+
+/// A defect that a test can put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hazard {
+    /// X22: a pushed node is linked with a relaxed store.
+    RelaxedPublication,
+    /// X07: a schedule while the handler runs queues the work at once, so that it may run on two CPUs.
+    QueuedWhileRunning,
+    /// A-PC-29: the scheduled flag is cleared after the work was looked at instead of before.
+    FlagClearedLate,
+    /// Removal clears the closed mark for a moment while a run begins.
+    ClosedMarkLost,
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static PUT_BACK: std::cell::Cell<Option<Hazard>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether a test has put `hazard` back.
+#[inline(always)]
+pub(crate) fn is(hazard: Hazard) -> bool {
+    #[cfg(test)]
+    return PUT_BACK.get() == Some(hazard);
+    #[cfg(not(test))]
+    {
+        let _ = hazard;
+        false
+    }
+}
+
+/// `right`, or relaxed if a test has put `hazard` back.
+#[inline(always)]
+pub(crate) fn ordering(hazard: Hazard, right: Ordering) -> Ordering {
+    if is(hazard) { Ordering::Relaxed } else { right }
+}
+
+/// Runs `f` with `hazard` put back on this thread.
+#[cfg(all(test, any(loom, shuttle)))]
+pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
+    struct Mend;
+    impl Drop for Mend {
+        fn drop(&mut self) {
+            PUT_BACK.set(None);
+        }
+    }
+    PUT_BACK.set(Some(hazard));
+    let _mend = Mend;
+    f()
+}
