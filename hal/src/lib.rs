@@ -20,6 +20,8 @@ pub mod cpu;
 pub mod dispatch;
 pub mod dma;
 pub mod firmware;
+#[cfg(feature = "heap")]
+pub mod heap;
 #[cfg(feature = "hosted")]
 pub mod hosted;
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -3,17 +3,33 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use undercroft_hal::x86_64::{console, power};
+use core::panic::PanicInfo;
+
+use undercroft_hal::Task;
+use undercroft_hal::x86_64::power::Exit;
+use undercroft_hal::x86_64::{Heap, console, machine, stop};
 
 undercroft_hal::x86_64_main!(main);
 
-fn main() -> ! {
-    console::print(format_args!("hello\n"));
-    power::off(power::Exit::Success)
+#[global_allocator]
+static HEAP: Heap = Heap::new();
+
+fn main(_task: &Task) -> Exit {
+    let (all, free) = machine::memory();
+    console::print(format_args!(
+        "hello from {} ({}), {} processors, {} MiB, {} MiB free, clock {}, timer {}\n",
+        machine::hypervisor(),
+        machine::firmware(),
+        machine::processors(),
+        all >> 20,
+        free >> 20,
+        machine::clock(),
+        machine::timer(),
+    ));
+    Exit::Success
 }
 
 #[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    console::print(format_args!("{info}\n"));
-    power::off(power::Exit::Panic)
+fn panic(info: &PanicInfo<'_>) -> ! {
+    stop::panic(info)
 }

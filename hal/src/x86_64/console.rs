@@ -167,7 +167,12 @@ pub(super) fn init() {
         // DTR, RTS, and OUT2, which lets the interrupt out of the chip on a PC.
         port::write8(MODEM_CONTROL, 0x0B);
     }
-    with(|transmitter| transmitter.present = present);
+    with(|transmitter| {
+        transmitter.present = present;
+        // Firmware may have left its last line open.
+        let _ = transmitter.write_str("\n");
+        transmitter.drain();
+    });
 }
 
 /// Writes formatted text; text of one call is never mixed with that of another.

@@ -3,11 +3,10 @@
 //! Contexts: all. The boot processor's entry is in place before the first lock is taken.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::registers;
-
-/// Processors that the platform can hold.
-pub(super) const MAX_CPUS: usize = 64;
+use crate::cpu::MAX_CPUS;
 
 /// MSR of the GS segment's base.
 const GS_BASE: u32 = 0xC000_0101;
@@ -17,10 +16,11 @@ const GS_BASE: u32 = 0xC000_0101;
 struct PerCpu {
     /// Our processor number. Must stay first: `id` reads it by offset.
     id: u32,
+    apic_id: AtomicU32,
 }
 
 static CPUS: [PerCpu; MAX_CPUS] = {
-    let mut cpus = [const { PerCpu { id: 0 } }; MAX_CPUS];
+    let mut cpus = [const { PerCpu { id: 0, apic_id: AtomicU32::new(0) } }; MAX_CPUS];
     let mut index = 0;
     while index < MAX_CPUS {
         cpus[index].id = index as u32;
@@ -29,14 +29,22 @@ static CPUS: [PerCpu; MAX_CPUS] = {
     cpus
 };
 
+/// Processors that run.
+static COUNT: AtomicUsize = AtomicUsize::new(1);
+
 /// Makes this processor number `id`.
 ///
 /// # Panics
 /// If `id` is [`MAX_CPUS`] or more.
 pub(super) fn adopt(id: usize) {
-    let base = (&raw const CPUS[id]).addr() as u64;
+    let base = (&raw const CPUS[id]).expose_provenance() as u64;
     // SAFETY: the register exists on every long-mode processor and nothing else uses GS; the base is a static.
     unsafe { registers::write_msr(GS_BASE, base) };
+}
+
+/// Notes this processor's APIC id.
+pub(super) fn set_apic_id(apic_id: u32) {
+    CPUS[id()].apic_id.store(apic_id, Ordering::Relaxed);
 }
 
 /// Returns this processor's number.
@@ -46,4 +54,17 @@ pub(super) fn id() -> usize {
     // SAFETY: `adopt` pointed GS at a `PerCpu` whose first field is `id`, before anything calls this.
     unsafe { asm!("mov {:e}, gs:[0]", out(reg) id, options(nostack, preserves_flags, readonly)) };
     id as usize
+}
+
+/// Returns the APIC id of processor `cpu`.
+///
+/// # Panics
+/// If `cpu` is [`MAX_CPUS`] or more.
+pub(super) fn apic_id(cpu: usize) -> u32 {
+    CPUS[cpu].apic_id.load(Ordering::Relaxed)
+}
+
+/// Returns how many processors run.
+pub(super) fn count() -> usize {
+    COUNT.load(Ordering::Relaxed)
 }

@@ -108,11 +108,6 @@ pub(super) fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     __cpuid_count(leaf, subleaf)
 }
 
-/// Returns the local APIC id that the processor was given at reset (8 bits).
-pub(super) fn initial_apic_id() -> u32 {
-    cpuid(1, 0).ebx >> 24
-}
-
 /// Reads the time-stamp counter, not before earlier loads have finished.
 #[inline(always)]
 pub(super) fn tsc() -> u64 {
@@ -128,4 +123,17 @@ pub(super) fn fault_address() -> u64 {
     // SAFETY: reading CR2 has no effect.
     unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) };
     address
+}
+
+/// Resets the processor the hard way: an exception without a descriptor table.
+pub(super) fn triple_fault() -> ! {
+    #[repr(C, packed)]
+    struct Pointer {
+        limit: u16,
+        base: u64,
+    }
+    let none = Pointer { limit: 0, base: 0 };
+    // SAFETY: nothing runs after it; a machine that ignores the shutdown stays halted below.
+    unsafe { asm!("lidt [{}]", "int3", in(reg) &raw const none, options(nostack)) };
+    halt_forever()
 }

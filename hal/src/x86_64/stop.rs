@@ -1,1 +1,102 @@
 //! The last screen: what a panic, an exception or the watchdog leaves behind.
+//!
+//! Contexts: all. Nothing here allocates, waits or takes a lock but the console's, which it breaks.
+
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::power::{self, Exit};
+use super::{clock, console, percpu, registers, stacks};
+
+/// Frames that a backtrace shows.
+const FRAMES: usize = 40;
+
+/// Zero, or the number plus one of the processor that is writing the last screen.
+static STOPPER: AtomicU32 = AtomicU32::new(0);
+
+/// Begins the last screen. Another processor that comes here later halts; a fault on this one while it writes
+/// ends at once.
+pub(super) fn begin() {
+    registers::interrupts_disable();
+    let me = percpu::id() as u32 + 1;
+    match STOPPER.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => console::break_lock(),
+        Err(stopper) if stopper == me => {
+            console::break_lock();
+            console::print(format_args!("\n*** and again while stopping\n"));
+            power::off(Exit::Panic)
+        }
+        Err(_) => registers::halt_forever(),
+    }
+}
+
+/// Ends the last screen and the machine.
+pub(super) fn end() -> ! {
+    power::off(Exit::Panic)
+}
+
+/// Prints the return addresses from a frame pointer up, the given instruction first.
+pub(super) fn backtrace(instruction: u64, mut frame: u64) {
+    let now = clock::nanoseconds();
+    console::print(format_args!(
+        "    processor {}, {}.{:06} ms after entry\nbacktrace:\n  #0 {instruction:#x}\n",
+        percpu::id(),
+        now / 1_000_000,
+        now % 1_000_000
+    ));
+    for index in 1..FRAMES {
+        if !stacks::is_readable(frame) {
+            return;
+        }
+        // SAFETY: `is_readable` checked that both words lie on a mapped stack or in the image's data.
+        let [next, address] =
+            unsafe { core::ptr::read_volatile(core::ptr::with_exposed_provenance::<[u64; 2]>(frame as usize)) };
+        if address == 0 {
+            return;
+        }
+        console::print(format_args!("  #{index} {address:#x}\n"));
+        // A stack is left only by way of a fault stack, whose frames link to the interrupted one.
+        if next == 0 || next == frame {
+            return;
+        }
+        frame = next;
+    }
+}
+
+/// Returns this function's caller and its frame pointer.
+#[inline(always)]
+fn here() -> (u64, u64) {
+    let (instruction, frame);
+    // SAFETY: reads two registers.
+    unsafe {
+        core::arch::asm!("lea {}, [rip]", "mov {}, rbp", out(reg) instruction, out(reg) frame,
+                         options(nomem, nostack, preserves_flags))
+    };
+    (instruction, frame)
+}
+
+/// Prints the backtrace of the caller.
+#[inline(always)]
+pub(super) fn backtrace_here() {
+    let (instruction, frame) = here();
+    backtrace(instruction, frame);
+}
+
+/// Shows a panic and ends the machine with the panic value. The program's `#[panic_handler]` calls it.
+pub fn panic(info: &PanicInfo<'_>) -> ! {
+    begin();
+    console::print(format_args!("\n*** undercroft stopped: panic\n    {}\n", info.message()));
+    if let Some(location) = info.location() {
+        console::print(format_args!("    at {location}\n"));
+    }
+    backtrace_here();
+    end()
+}
+
+/// Shows one message and ends the machine with the panic value: for what is wrong with the machine and not with
+/// the program, such as too little memory.
+pub fn fatal(message: core::fmt::Arguments<'_>) -> ! {
+    begin();
+    console::print(format_args!("\n*** undercroft stopped: {message}\n"));
+    end()
+}

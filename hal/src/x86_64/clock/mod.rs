@@ -1,0 +1,144 @@
+//! The monotonic clock: nanoseconds since the image's first instruction.
+//!
+//! A hypervisor's own clock where it offers one (kvmclock, Hyper-V's reference page), else the time-stamp counter at
+//! the rate that CPUID tells, else at a rate measured against the HPET, the ACPI timer or the PIT.
+//!
+//! Contexts: all; reading takes no lock. Before [`init`] the clock stands at zero.
+
+mod hyperv;
+mod hypervisor;
+mod kvm;
+mod reference;
+mod scale;
+
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+pub(super) use hypervisor::name as hypervisor_name;
+use scale::Scale;
+
+use super::{apic, entry, registers, timer};
+use crate::firmware::acpi::Tables;
+
+/// What tells the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Source {
+    None = 0,
+    Tsc = 1,
+    Kvm = 2,
+    HyperV = 3,
+}
+
+static SOURCE: AtomicU8 = AtomicU8::new(Source::None as u8);
+/// From time-stamps since the entry to nanoseconds.
+static TSC: Scale = Scale::new();
+/// What a hypervisor's clock showed at the entry.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+/// The latest time that was told, for the sources that may step back between processors.
+static LATEST: AtomicU64 = AtomicU64::new(0);
+/// Where the rate came from, as an index of [`NAMES`].
+static NAME: AtomicU8 = AtomicU8::new(0);
+
+const NAMES: [&str; 8] = [
+    "none",
+    "kvmclock",
+    "hyper-v reference time",
+    "tsc (rate from cpuid)",
+    "tsc (measured against hpet)",
+    "tsc (measured against the acpi timer)",
+    "tsc (measured against the pit)",
+    "tsc (nominal rate)",
+];
+
+/// Nanoseconds since the image's entry.
+#[inline]
+pub(super) fn nanoseconds() -> u64 {
+    let source = SOURCE.load(Ordering::Relaxed);
+    if source == Source::Tsc as u8 {
+        return TSC.nanoseconds(registers::tsc().wrapping_sub(entry::tsc_at_entry()));
+    }
+    let raw = match source {
+        s if s == Source::Kvm as u8 => kvm::nanoseconds(),
+        s if s == Source::HyperV as u8 => hyperv::nanoseconds(),
+        _ => return 0,
+    };
+    let now = raw.saturating_sub(EPOCH.load(Ordering::Relaxed));
+    LATEST.fetch_max(now, Ordering::Relaxed).max(now)
+}
+
+/// The time-stamp that belongs to a time of this clock; for times around now.
+pub(super) fn to_tsc(at: u64) -> u64 {
+    // From here, not from the entry: a hypervisor's clock and the time-stamps may drift apart over the hours.
+    let now = nanoseconds();
+    let stamp = registers::tsc();
+    stamp.saturating_add(TSC.ticks(at.saturating_sub(now)))
+}
+
+/// What tells the time, for people.
+pub(super) fn kind() -> &'static str {
+    NAMES[usize::from(NAME.load(Ordering::Relaxed)) % NAMES.len()]
+}
+
+/// There is nothing to tell the time by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoClock;
+
+/// Chooses the clock and sets up this processor's timer. The local APIC is on; interrupts are off.
+pub(super) fn init(tables: Option<&Tables>) -> Result<(), NoClock> {
+    let deadline = timer::has_tsc_deadline();
+    let told = hypervisor::tsc_rate();
+    let (source, name) = if kvm::init() {
+        (Source::Kvm, 1)
+    } else if hyperv::init() {
+        (Source::HyperV, 2)
+    } else {
+        (Source::Tsc, 3)
+    };
+
+    // The rates of the time-stamp counter and of the timer: told, or measured together.
+    let told_by_clock = if source == Source::Kvm { kvm::tsc_rate() } else { None };
+    let tsc_rate = told_by_clock.or(told.tsc);
+    let timer_rate = if deadline && tsc_rate.is_some() { None } else { told.timer };
+    let mut name = name;
+    match (tsc_rate, timer_rate) {
+        (Some(rate), _) if deadline => {
+            TSC.set(rate);
+            timer::init(None);
+        }
+        (Some(rate), Some(timer_rate)) => {
+            TSC.set(rate);
+            timer::init(Some(timer_rate));
+        }
+        _ => {
+            let measured = reference::measure(tables);
+            let (rate, measured_name) = match (tsc_rate, &measured) {
+                (Some(rate), _) => (rate, 3),
+                (None, Some(measured)) => (measured.tsc, measured.against),
+                (None, None) => (hypervisor::nominal_rate().ok_or(NoClock)?, 7),
+            };
+            TSC.set(rate);
+            if source == Source::Tsc {
+                name = measured_name;
+            }
+            timer::init(if deadline { None } else { Some(measured.ok_or(NoClock)?.timer) });
+        }
+    }
+
+    // Zero is the entry, on every source.
+    let since_entry = TSC.nanoseconds(registers::tsc().wrapping_sub(entry::tsc_at_entry()));
+    let raw = match source {
+        Source::Kvm => kvm::nanoseconds(),
+        Source::HyperV => hyperv::nanoseconds(),
+        _ => since_entry,
+    };
+    EPOCH.store(raw.saturating_sub(since_entry), Ordering::Relaxed);
+    NAME.store(name, Ordering::Relaxed);
+    SOURCE.store(source as u8, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Counts the timer down from the top, masked, for a measurement.
+fn timer_for_measurement() -> u32 {
+    apic::timer_start(u32::MAX);
+    apic::timer_left()
+}

@@ -1,0 +1,36 @@
+//! From ticks to nanoseconds and back, by fixed-point factors.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+const SECOND: u128 = 1_000_000_000;
+
+/// A rate. Set once, before the other processors run.
+pub(super) struct Scale {
+    /// Nanoseconds per tick, 32.32.
+    nanoseconds: AtomicU64,
+    /// Ticks per nanosecond, 32.32.
+    ticks: AtomicU64,
+}
+
+impl Scale {
+    pub(super) const fn new() -> Self {
+        Self { nanoseconds: AtomicU64::new(0), ticks: AtomicU64::new(0) }
+    }
+
+    /// Sets the rate, in ticks per second; zero counts as one.
+    pub(super) fn set(&self, rate: u64) {
+        let rate = u128::from(rate.max(1));
+        let fit = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
+        self.nanoseconds.store(fit((SECOND << 32) / rate), Ordering::Relaxed);
+        self.ticks.store(fit((rate << 32) / SECOND), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn nanoseconds(&self, ticks: u64) -> u64 {
+        ((u128::from(ticks) * u128::from(self.nanoseconds.load(Ordering::Relaxed))) >> 32) as u64
+    }
+
+    pub(super) fn ticks(&self, nanoseconds: u64) -> u64 {
+        ((u128::from(nanoseconds) * u128::from(self.ticks.load(Ordering::Relaxed))) >> 32) as u64
+    }
+}
