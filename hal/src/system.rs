@@ -10,6 +10,7 @@ use crate::context::Kind;
 use crate::cpu::{self, MAX_CPUS};
 use crate::irq::Slots;
 use crate::mpsc::Queue;
+use crate::sync::Holding;
 
 /// One system's state. Opaque outside this crate.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct PerCpu {
     pub(crate) bottom_halves_off: AtomicU32,
     kind: AtomicU8,
     held_ranks: AtomicU64,
+    /// Where and how long locks are held.
+    pub(crate) locks: Holding,
 }
 
 impl PerCpu {
@@ -46,6 +49,7 @@ impl PerCpu {
             bottom_halves_off: AtomicU32::new(0),
             kind: AtomicU8::new(Kind::Task as u8),
             held_ranks: AtomicU64::new(0),
+                locks: Holding::new(),
         }
     }
     }

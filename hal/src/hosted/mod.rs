@@ -8,11 +8,14 @@
 
 mod memory;
 mod platform;
+mod threads;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
-pub use memory::Ram;
+pub use memory::{BadAccess, Ram};
+pub use threads::Cpus;
 
 use crate::context::Task;
 use crate::dma::{DmaBlock, DmaError, DmaLayout};
@@ -105,7 +108,14 @@ pub enum Event {
 #[derive(Clone)]
 struct Current {
     machine: Rc<dyn Machine>,
-    system: Rc<System>,
+    system: Owner,
+}
+
+/// Who keeps a machine's [`System`]: the machine alone, or CPUs that are threads together.
+#[derive(Clone)]
+enum Owner {
+    Alone(Rc<System>),
+    Shared(Arc<Cpus>),
 }
 
 thread_local! {
@@ -119,7 +129,10 @@ fn current() -> Current {
 }
 
 pub(crate) fn with_system<R>(f: impl FnOnce(&System) -> R) -> R {
-    f(&current().system)
+    match current().system {
+        Owner::Alone(system) => f(&system),
+        Owner::Shared(cpus) => f(cpus.system()),
+    }
 }
 
 /// Runs `f` as task context on `machine`'s first CPU. The machine lasts until `f` returns; what `f` leaves behind (a driver that was
@@ -128,6 +141,10 @@ pub(crate) fn with_system<R>(f: impl FnOnce(&System) -> R) -> R {
 /// # Panics
 /// If a machine already runs on this thread.
 pub fn run<R>(machine: Rc<dyn Machine>, f: impl FnOnce(&Task) -> R) -> R {
+    run_on(machine, Owner::Alone(Rc::new(System::new())), f)
+}
+
+fn run_on<R>(machine: Rc<dyn Machine>, system: Owner, f: impl FnOnce(&Task) -> R) -> R {
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
@@ -137,7 +154,7 @@ pub fn run<R>(machine: Rc<dyn Machine>, f: impl FnOnce(&Task) -> R) -> R {
     CURRENT.with(|current| {
         let mut current = current.borrow_mut();
         assert!(current.is_none(), "a machine already runs on this thread");
-        *current = Some(Current { machine, system: Rc::new(System::new()) });
+        *current = Some(Current { machine, system });
     });
     let _leave = Leave;
     // SAFETY: the machine was just made current: its only CPU is in no interrupt and no bottom half.

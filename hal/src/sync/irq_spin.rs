@@ -2,6 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
+use core::panic::Location;
 
 use super::rank::{self, Rank};
 use super::ticket::Ticket;
@@ -38,21 +39,23 @@ impl<T: ?Sized> IrqSpinLock<T> {
     /// # Panics
     /// In debug and test builds, if a lock of the same or a higher rank is held on this CPU.
     #[inline]
+    #[track_caller]
     pub fn lock(&self) -> IrqSpinGuard<'_, T> {
         let irq = IrqGuard::new();
-        rank::acquire(self.rank);
+        rank::acquire(self.rank, Location::caller());
         self.ticket.lock();
         IrqSpinGuard { lock: self, _irq: irq }
     }
 
     /// Takes the lock if it is free.
     #[inline]
+    #[track_caller]
     pub fn try_lock(&self) -> Option<IrqSpinGuard<'_, T>> {
         let irq = IrqGuard::new();
         if !self.ticket.try_lock() {
             return None;
         }
-        rank::acquire(self.rank);
+        rank::acquire(self.rank, Location::caller());
         Some(IrqSpinGuard { lock: self, _irq: irq })
     }
 

@@ -2,6 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
+use core::panic::Location;
 
 use super::rank::{self, Rank};
 use super::ticket::Ticket;
@@ -35,9 +36,10 @@ impl<T: ?Sized> SpinLock<T> {
     /// # Panics
     /// In debug and test builds, if a lock of the same or a higher rank is held on this CPU.
     #[inline]
+    #[track_caller]
     pub fn lock(&self, _cx: &impl NotHardIrq) -> SpinGuard<'_, T> {
         let off = BottomHalvesOff::new();
-        rank::acquire(self.rank);
+        rank::acquire(self.rank, Location::caller());
         self.ticket.lock();
         SpinGuard { lock: self, _off: off }
     }

@@ -1,0 +1,90 @@
+//! Locks: order, recursion, waiting under a lock, hold times; fairness of the ticket.
+
+use super::*;
+use crate::context::Task;
+use crate::hosted::Cpus;
+
+fn on_one_cpu(f: impl FnOnce(&Task)) {
+    Cpus::new(1).run(0, f);
+}
+
+#[test]
+fn ranks_that_go_up_are_fine() {
+    on_one_cpu(|task| {
+        let (outer, inner) = (SpinLock::new(Rank::CACHE, 1), IrqSpinLock::new(Rank::HEAP, 2));
+        let sum = *outer.lock(task) + *inner.lock();
+        assert_eq!(sum, 3);
+        let guard = inner.lock();
+        drop(guard);
+        assert!(!any_held());
+    });
+}
+
+#[test]
+#[should_panic(expected = "lock order inversion: rank 8 taken at")]
+fn an_inversion_panics_and_names_both_sites() {
+    on_one_cpu(|task| {
+        let (outer, inner) = (SpinLock::new(Rank::CACHE, ()), IrqSpinLock::new(Rank::HEAP, ()));
+        let _inner = inner.lock();
+        let _outer = outer.lock(task);
+    });
+}
+
+#[test]
+#[should_panic(expected = "lock order recursion: rank 32 taken at")]
+fn recursion_panics_instead_of_hanging() {
+    on_one_cpu(|_| {
+        let lock = IrqSpinLock::new(Rank::QUEUE, ());
+        let _first = lock.lock();
+        let _second = lock.lock();
+    });
+}
+
+#[test]
+#[should_panic(expected = "a task waits while a lock of rank 24, taken at")]
+fn waiting_under_a_lock_panics() {
+    on_one_cpu(|task| {
+        let lock = SpinLock::new(Rank::DEVICE, ());
+        let _held = lock.lock(task);
+        task.wait_until(|| true);
+    });
+}
+
+#[test]
+fn a_lock_that_is_taken_is_not_tried() {
+    on_one_cpu(|_| {
+        let lock = IrqSpinLock::new(Rank::QUEUE, 5);
+        assert_eq!(lock.try_lock().map(|guard| *guard), Some(5));
+        let held = lock.lock();
+        assert!(lock.try_lock().is_none());
+        drop(held);
+        assert!(lock.try_lock().is_some());
+    });
+}
+
+#[test]
+fn hold_times_are_kept_by_rank() {
+    on_one_cpu(|_| {
+        let lock = IrqSpinLock::new(Rank::QUEUE, ());
+        let held = lock.lock();
+        std::thread::sleep(core::time::Duration::from_millis(2));
+        drop(held);
+        let mut seen = Vec::new();
+        longest_holds(0, |rank, nanos| seen.push((rank, nanos)));
+        assert!(matches!(seen[..], [(32, nanos)] if nanos >= 2_000_000), "{seen:?}");
+    });
+}
+
+/// The lock keeps other CPUs out: a counter without atomics comes out right.
+#[test]
+fn cpus_exclude_each_other() {
+    let cpus = Cpus::new(3);
+    let lock = std::sync::Arc::new(IrqSpinLock::new(Rank::QUEUE, 0u64));
+    std::thread::scope(|scope| {
+        for index in 0..3 {
+            let (cpus, lock) = (&cpus, &lock);
+            scope.spawn(move || cpus.run(index, |_| (0..2000).for_each(|_| *lock.lock() += 1)));
+        }
+    });
+    cpus.run(0, |_| assert_eq!(*lock.lock(), 6000));
+}
