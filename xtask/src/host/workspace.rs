@@ -32,3 +32,22 @@ pub fn scratch() -> Result<tempfile::TempDir> {
     fs::create_dir_all(&parent).with_context(say)?;
     tempfile::Builder::new().prefix("run-").tempdir_in(&parent).with_context(say)
 }
+
+/// The folders of all crates.
+pub fn members() -> Result<Vec<String>> {
+    let manifest = root().join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
+    let list = text.split_once("\nmembers = [").and_then(|(_, rest)| rest.split_once(']'));
+    let (list, _) = list.with_context(|| format!("{} names no members", manifest.display()))?;
+    Ok(list.split(',').map(|word| word.trim().trim_matches('"').to_owned()).filter(|word| !word.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_member_is_a_crate() {
+        let members = super::members().unwrap();
+        assert!(members.iter().any(|m| m == "xtask") && members.iter().any(|m| m == "kernel"), "{members:?}");
+        assert!(members.iter().all(|m| super::root().join(m).join("Cargo.toml").is_file()), "{members:?}");
+    }
+}

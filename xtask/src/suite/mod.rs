@@ -1,5 +1,73 @@
-//! stub
+//! `cargo xtask test`: every test there is, in groups that run one after the other whatever
+//! became of those before. The last line counts the checks.
+
+pub mod bad_input;
+pub mod boot;
+pub mod cargo;
+pub mod guest;
 pub mod lint;
-pub fn command(_: &crate::cli::TestOptions) -> anyhow::Result<bool> {
-    anyhow::bail!("later")
+pub mod source;
+pub mod tally;
+pub mod unsafe_count;
+
+use anyhow::{Result, bail};
+
+use crate::cli::TestOptions;
+use crate::host::interrupt;
+use tally::Tally;
+
+struct Group {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&mut Tally) -> Result<()>,
+}
+
+const GROUPS: [Group; 4] = [
+    Group {
+        name: "unit",
+        what: "tests of all crates on the host: units, models, misuse that must not compile, examples in documentation",
+        run: cargo::unit,
+    },
+    Group {
+        name: "loom",
+        what: "every interleaving of the lock-free parts, by the loom model checker",
+        run: cargo::loom,
+    },
+    Group {
+        name: "boot",
+        what: "the image under QEMU on q35, pc and microvm, and what happens with bad input",
+        run: boot::group,
+    },
+    Group {
+        name: "lint",
+        what: "format, clippy, documentation, the count of unsafe code, unfinished work",
+        run: lint::group,
+    },
+];
+
+/// `cargo xtask test`.
+pub fn command(options: &TestOptions) -> Result<bool> {
+    let width = GROUPS.iter().map(|group| group.name.len()).max().unwrap_or(0);
+    for name in &options.groups {
+        if !GROUPS.iter().any(|group| group.name == name) {
+            bail!("there is no group '{name}'; cargo xtask test --list shows them");
+        }
+    }
+    let wanted = |group: &&Group| options.groups.is_empty() || options.groups.iter().any(|name| name == group.name);
+    if options.list {
+        GROUPS.iter().filter(wanted).for_each(|group| println!("{:width$}  {}", group.name, group.what));
+        return Ok(true);
+    }
+    interrupt::watch();
+    let mut tally = Tally::default();
+    for group in GROUPS.iter().filter(wanted) {
+        println!("==== {}: {}", group.name, group.what);
+        // A group that cannot go on is one failure; the others still run.
+        if let Err(error) = (group.run)(&mut tally) {
+            tally.failed(group.name, &format!("{error:#}"));
+        }
+        interrupt::check()?;
+    }
+    tally.conclude();
+    Ok(tally.is_good())
 }

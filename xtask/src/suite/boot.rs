@@ -1,0 +1,134 @@
+//! The image under QEMU: on each machine every disk is found, read, written and measured.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::guest::{self, Run};
+use super::tally::Tally;
+use super::{bad_input, guest::text};
+use crate::disk::prepare::RECIPES;
+use crate::host::{install, workspace};
+use crate::image::build;
+
+/// A boot to try.
+struct Case {
+    name: &'static str,
+    machine: &'static str,
+    cpus: u32,
+}
+
+const CASES: [Case; 5] = [
+    Case { name: "q35", machine: "q35", cpus: 2 },
+    Case { name: "pc", machine: "pc", cpus: 2 },
+    Case { name: "microvm", machine: "microvm", cpus: 2 },
+    Case { name: "q35 with one processor", machine: "q35", cpus: 1 },
+    Case { name: "q35 with four processors", machine: "q35", cpus: 4 },
+];
+
+/// Largest image that is still small, stripped.
+const IMAGE_LIMIT: u64 = 1 << 20;
+
+pub fn group(tally: &mut Tally) -> Result<()> {
+    install::tools(install::QEMU.iter().chain(&install::FILE_SYSTEMS))?;
+    let directory = workspace::scratch()?;
+    let image = build::build(None, directory.path())?;
+    let small = || {
+        ensure!(image.bytes <= IMAGE_LIMIT, "it has {} bytes", image.bytes);
+        Ok(())
+    };
+    tally.check("image: no larger than 1 MiB stripped", small());
+    let kernel = text(&image.whole);
+    for case in &CASES {
+        boot(case, &kernel, tally)?;
+    }
+    bad_input::checks(&kernel, tally)
+}
+
+fn boot(case: &Case, kernel: &str, tally: &mut Tally) -> Result<()> {
+    let cpus = case.cpus.to_string();
+    let arguments = [
+        "--machine",
+        case.machine,
+        "--cpus",
+        &cpus,
+        "--kernel",
+        kernel,
+        "--disk-size",
+        "16",
+        "--speed-ms",
+        "50",
+        "--seed",
+        "7",
+        "--timeout",
+        "240",
+    ]
+    .map(String::from);
+    let run = guest::run(&arguments)?;
+    let name = case.name;
+    let whole = if run.success { Ok(()) } else { Err(run.text.clone()) };
+    tally.check(&format!("{name}: the run succeeds"), whole);
+    tally.check(&format!("{name}: events come in their order"), order(&run));
+    tally.check(&format!("{name}: nothing is allocated in the I/O path"), no_allocations(&run));
+    tally.check(&format!("{name}: every disk is found"), count(&run));
+    for disk in run.events("disk") {
+        let title =
+            format!("{name}: {} on {}", disk["name"].as_str().unwrap_or("?"), disk["driver"].as_str().unwrap_or("?"));
+        tally.check(&format!("{title}: read whole, with the host's SHA-256"), read(disk));
+        tally.check(&format!("{title}: written, found in the guest and by the host"), written(disk));
+        tally.check(&format!("{title}: three partitions"), partitions(disk));
+        tally.check(&format!("{title}: measured"), measured(&run, disk));
+    }
+    Ok(())
+}
+
+fn order(run: &Run) -> Result<()> {
+    let names: Vec<_> = run.events.iter().filter_map(|event| event["event"].as_str()).collect();
+    ensure!(names.first() == Some(&"boot") && names.last() == Some(&"summary"), "{names:?}");
+    Ok(())
+}
+
+fn no_allocations(run: &Run) -> Result<()> {
+    let summary = run.events("summary").next().cloned().unwrap_or_default();
+    ensure!(summary["allocations_in_io_path"] == 0, "{summary}");
+    Ok(())
+}
+
+fn count(run: &Run) -> Result<()> {
+    let found = run.events("disk").count();
+    ensure!(found == RECIPES.len(), "{found} of {}", RECIPES.len());
+    let blocks = |size: u64| run.events("disk").filter(|disk| disk["block_size"] == size).count();
+    ensure!((blocks(512), blocks(4096)) == (2, 1), "their blocks are not as attached");
+    Ok(())
+}
+
+fn read(disk: &Value) -> Result<()> {
+    ensure!(disk["read_bytes"] == disk["capacity_bytes"], "{disk}");
+    ensure!(disk["sha256"].is_string() && disk["sha256"] == disk["sha256_expected"], "{disk}");
+    Ok(())
+}
+
+fn written(disk: &Value) -> Result<()> {
+    ensure!(disk["write_bytes"].as_u64() > Some(0) && disk["write_verified"] == true, "{disk}");
+    Ok(())
+}
+
+fn partitions(disk: &Value) -> Result<()> {
+    let names: Vec<_> = disk["partitions"].as_array().into_iter().flatten().map(|p| p["name"].clone()).collect();
+    ensure!(names == ["ext4", "fat", "undercroft-scratch"], "{names:?}");
+    Ok(())
+}
+
+/// The six rows of the table: 4 KiB at depth 1 and 32 and 128 KiB, read and write.
+fn measured(run: &Run, disk: &Value) -> Result<()> {
+    let rows: Vec<_> = run.events("speed").filter(|row| row["name"] == disk["name"]).collect();
+    for op in ["read", "write"] {
+        for (block, depth) in [(4096, Some(1)), (4096, Some(32)), (131_072, None)] {
+            let wanted = |row: &&&Value| {
+                row["op"] == op && row["block_bytes"] == block && depth.is_none_or(|depth| row["depth"] == depth)
+            };
+            let iops = rows.iter().find(wanted).and_then(|row| row["iops"].as_f64());
+            ensure!(iops > Some(0.0), "no {op} of {block} bytes at depth {depth:?}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Counting what passed and what failed.
+
+use std::fmt::Display;
+
+/// The count of all checks so far, and the names of those that failed.
+#[derive(Default)]
+pub struct Tally {
+    passed: u64,
+    failed: Vec<String>,
+    /// Failed checks that a test harness counted and named itself.
+    unnamed: u64,
+}
+
+impl Tally {
+    pub fn passed(&mut self, name: &str) {
+        println!("ok      {name}");
+        self.passed += 1;
+    }
+
+    pub fn failed(&mut self, name: &str, why: &str) {
+        println!("FAILED  {name}\n        {}", why.trim_end().replace('\n', "\n        "));
+        self.failed.push(name.into());
+    }
+
+    /// Counts one check.
+    pub fn check<T, E: Display>(&mut self, name: &str, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.passed(name);
+                Some(value)
+            }
+            Err(why) => {
+                self.failed(name, &format!("{why:#}"));
+                None
+            }
+        }
+    }
+
+    /// Adds what a test harness counted.
+    pub fn add(&mut self, name: &str, counts: Counts) {
+        println!(
+            "{} {name}: {} passed, {} failed",
+            if counts.failed == 0 { "ok     " } else { "FAILED " },
+            counts.passed,
+            counts.failed
+        );
+        self.passed += counts.passed;
+        self.unnamed += counts.failed;
+        if counts.failed > 0 {
+            self.failed.push(format!("{name}: {} tests", counts.failed));
+            self.unnamed -= 1;
+        }
+    }
+
+    pub fn is_good(&self) -> bool {
+        self.failures() == 0
+    }
+
+    fn failures(&self) -> u64 {
+        self.failed.len() as u64 + self.unnamed
+    }
+
+    /// Repeats the names of what failed, then prints the counts as the very last line.
+    pub fn conclude(&self) {
+        println!("====");
+        self.failed.iter().for_each(|name| println!("FAILED  {name}"));
+        println!("{}", self.last_line());
+    }
+
+    fn last_line(&self) -> String {
+        format!("{} passed, {} failed", self.passed, self.failures())
+    }
+}
+
+/// What a run of `cargo test` counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub passed: u64,
+    pub failed: u64,
+    pub ignored: u64,
+}
+
+impl Counts {
+    /// Adds up the `test result:` lines of all harnesses in `output`.
+    pub fn of(output: &str) -> Self {
+        let mut all = Self::default();
+        for line in output.lines().filter_map(|line| line.trim().strip_prefix("test result: ")) {
+            let count = |what: &str| {
+                let field = line.split([';', '.']).find(|field| field.trim_end().ends_with(what))?;
+                field.split_whitespace().next()?.parse::<u64>().ok()
+            };
+            all.passed += count("passed").unwrap_or(0);
+            all.failed += count("failed").unwrap_or(0);
+            all.ignored += count("ignored").unwrap_or(0);
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "running 3 tests\n\
+        test a ... ok\n\
+        test result: ok. 75 passed; 0 failed; 2 ignored; 0 measured; 7 filtered out; finished in 0.79s\n\
+        \n\
+        test result: FAILED. 8 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.03s\n";
+
+    #[test]
+    fn results_of_all_harnesses_are_added_up() {
+        assert_eq!(Counts::of(OUTPUT), Counts { passed: 83, failed: 3, ignored: 2 });
+        assert_eq!(Counts::of("error: could not compile"), Counts::default());
+    }
+
+    #[test]
+    fn the_last_line_counts_everything() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.last_line(), "0 passed, 0 failed");
+        tally.add("good", Counts { passed: 5, failed: 0, ignored: 0 });
+        tally.passed("one");
+        assert!(tally.is_good());
+        tally.add("bad", Counts { passed: 2, failed: 3, ignored: 0 });
+        tally.failed("another", "because");
+        assert_eq!(tally.check("fine", Ok::<_, String>(3)), Some(3));
+        assert_eq!(tally.check("not fine", Err::<(), _>("no")), None);
+        assert_eq!(tally.last_line(), "9 passed, 5 failed");
+        assert!(!tally.is_good());
+    }
+}
