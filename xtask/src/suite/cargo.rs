@@ -19,25 +19,35 @@ pub fn unit(tally: &mut Tally) -> Result<()> {
 
 /// The tests that exist only under loom, of each crate that depends on it.
 pub fn loom(tally: &mut Tally) -> Result<()> {
-    let crates = crates_with_loom()?;
-    ensure!(!crates.is_empty(), "no crate depends on loom");
+    under("loom", tally)
+}
+
+/// The same for shuttle.
+pub fn shuttle(tally: &mut Tally) -> Result<()> {
+    under("shuttle", tally)
+}
+
+fn under(checker: &str, tally: &mut Tally) -> Result<()> {
+    let crates = crates_with(checker)?;
+    ensure!(!crates.is_empty(), "no crate depends on {checker}");
     for name in crates {
         let mut command = workspace::cargo();
-        command.args(["test", "--release", "--package", &name, "--lib", "--tests", "--no-fail-fast", "loom"]);
-        command.env("RUSTFLAGS", "--cfg loom");
+        command.args(["test", "--release", "--package", &name, "--lib", "--tests", "--no-fail-fast", checker]);
+        command.env("RUSTFLAGS", format!("--cfg {checker}"));
         // Flags of their own rebuild everything: the other builds keep theirs.
-        command.env("CARGO_TARGET_DIR", workspace::target().join("loom"));
-        test(&format!("loom: {name}"), &mut command, tally)?;
+        command.env("CARGO_TARGET_DIR", workspace::target().join(checker));
+        test(&format!("{checker}: {name}"), &mut command, tally)?;
     }
     Ok(())
 }
 
-fn crates_with_loom() -> Result<Vec<String>> {
+fn crates_with(checker: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for folder in workspace::members()? {
         let manifest = workspace::root().join(&folder).join("Cargo.toml");
         let text = fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
-        if text.lines().any(|line| line.starts_with("loom")) {
+        let depends = |line: &str| line.split(['=', '.', ' ']).next() == Some(checker);
+        if text.lines().any(depends) {
             names.push(format!("undercroft-{folder}"));
         }
     }

@@ -22,7 +22,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, misuse that must not compile, examples in documentation",
@@ -32,6 +32,11 @@ const GROUPS: [Group; 4] = [
         name: "loom",
         what: "every interleaving of the lock-free parts, by the loom model checker",
         run: cargo::loom,
+    },
+    Group {
+        name: "shuttle",
+        what: "thousands of random interleavings of what is too large for loom, by the shuttle scheduler",
+        run: cargo::shuttle,
     },
     Group {
         name: "boot",
