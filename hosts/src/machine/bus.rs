@@ -1,0 +1,159 @@
+//! What a device sees of its machine, and what a machine asks of a device.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use undercroft_hal::hosted::Ram;
+use undercroft_hal::irq::{IrqLine, MsiMessage};
+use undercroft_hal::mmio::Width;
+
+use super::interrupts::Controller;
+use crate::Random;
+
+/// Which of a device's register ranges an access is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// A PCI base address register.
+    Bar(u8),
+    /// The device's window in physical memory (virtio-mmio).
+    Window,
+}
+
+/// A memory access that the guest did not allow: the range is not wholly inside one block that a driver holds for DMA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadAccess {
+    /// Device address.
+    pub addr: u64,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// A device's connection to guest memory, interrupts, time and chance.
+pub struct Bus<'a> {
+    pub(super) ram: &'a Ram,
+    pub(super) interrupts: &'a RefCell<Controller>,
+    pub(super) random: &'a RefCell<Random>,
+    pub(super) now: u64,
+    pub(super) budget: usize,
+    pub(super) source: usize,
+    pub(super) line: IrqLine,
+}
+
+impl fmt::Debug for Bus<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("source", &self.source).field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl Bus<'_> {
+    /// Reads guest memory.
+    ///
+    /// # Errors
+    /// [`BadAccess`].
+    pub fn read(&self, addr: u64, into: &mut [u8]) -> Result<(), BadAccess> {
+        self.ram.read(addr, into).map_err(|bad| BadAccess { addr: bad.addr, len: bad.len })
+    }
+
+    /// Writes guest memory.
+    ///
+    /// # Errors
+    /// [`BadAccess`], with nothing written.
+    pub fn write(&self, addr: u64, bytes: &[u8]) -> Result<(), BadAccess> {
+        self.ram.write(addr, bytes).map_err(|bad| BadAccess { addr: bad.addr, len: bad.len })
+    }
+
+    /// Reads `N` bytes of guest memory.
+    ///
+    /// # Errors
+    /// [`BadAccess`].
+    pub fn read_array<const N: usize>(&self, addr: u64) -> Result<[u8; N], BadAccess> {
+        let mut bytes = [0; N];
+        self.read(addr, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads an index that the guest publishes.
+    ///
+    /// # Errors
+    /// [`BadAccess`].
+    pub fn read_u16(&self, addr: u64) -> Result<u16, BadAccess> {
+        self.ram.read_u16(addr).map_err(|bad| BadAccess { addr: bad.addr, len: bad.len })
+    }
+
+    /// Publishes an index to the guest.
+    ///
+    /// # Errors
+    /// [`BadAccess`].
+    pub fn write_u16(&self, addr: u64, value: u16) -> Result<(), BadAccess> {
+        self.ram.write_u16(addr, value).map_err(|bad| BadAccess { addr: bad.addr, len: bad.len })
+    }
+
+    /// Writes an interrupt message.
+    pub fn message(&self, message: MsiMessage) {
+        self.interrupts.borrow_mut().message(message);
+    }
+
+    /// Drives the device's interrupt line. Asserting it again is no new edge; see [`Bus::pulse_line`].
+    pub fn set_line(&self, asserted: bool) {
+        self.interrupts.borrow_mut().set_line(self.line.number, self.source, asserted);
+    }
+
+    /// Lets the line go and asserts it again: an edge for each interrupt on an edge-triggered line.
+    pub fn pulse_line(&self) {
+        self.set_line(false);
+        self.set_line(true);
+    }
+
+    /// Virtual time in nanoseconds.
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// How many requests the device should take or complete in this turn.
+    pub const fn budget(&self) -> usize {
+        self.budget
+    }
+
+    /// A number below `bound`, from the machine's seed.
+    pub fn below(&self, bound: usize) -> usize {
+        self.random.borrow_mut().below(bound)
+    }
+}
+
+/// A device model. Accesses and turns are calls with exclusive access; the model never calls back into the machine except through
+/// the [`Bus`], so an interrupt that it raises is delivered after it returned.
+pub trait Device {
+    /// The guest reads a register.
+    fn read(&mut self, bus: &Bus<'_>, space: Space, offset: u64, width: Width) -> u64;
+    /// The guest writes a register.
+    fn write(&mut self, bus: &Bus<'_>, space: Space, offset: u64, width: Width, value: u64);
+    /// Works on what the guest asked for. Returns whether it got anything done.
+    fn work(&mut self, bus: &Bus<'_>) -> bool;
+    /// When it next has something to do without being asked, in virtual nanoseconds.
+    fn due(&self) -> Option<u64> {
+        None
+    }
+    /// The guest reads PCI configuration space; `offset` is a multiple of 4.
+    fn config_read(&mut self, bus: &Bus<'_>, offset: u16) -> u32 {
+        let _ = (bus, offset);
+        u32::MAX
+    }
+    /// The guest writes PCI configuration space.
+    fn config_write(&mut self, bus: &Bus<'_>, offset: u16, value: u32) {
+        let _ = (bus, offset, value);
+    }
+    /// Which BAR holds physical address `addr` (if memory decoding is on), and the offset in it.
+    fn bar_at(&self, addr: u64) -> Option<(u8, u64)> {
+        let _ = addr;
+        None
+    }
+    /// Places the BARs as firmware would, from physical address `next` upwards; returns the first free address after them.
+    fn assign_bars(&mut self, next: u64) -> u64 {
+        next
+    }
+    /// Says what the device waits for, for the message of a guest that hangs.
+    fn diagnose(&self, bus: &Bus<'_>) -> String {
+        let _ = bus;
+        String::new()
+    }
+}

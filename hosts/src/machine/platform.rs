@@ -1,0 +1,157 @@
+//! What the guest's `hal` asks of the machine.
+
+use undercroft_hal::dma::{DmaBlock, DmaError, DmaLayout};
+use undercroft_hal::hosted;
+use undercroft_hal::irq::{IrqError, IrqLine, MsiMessage, Slot};
+use undercroft_hal::mmio::{MmioError, Width};
+use undercroft_hal::pci::Address;
+
+use super::{Machine, Place, Space, WINDOW_LEN};
+
+impl Machine {
+    /// The device and register range at a physical address.
+    fn registers_at(&self, phys: u64) -> Option<(usize, Space, u64)> {
+        let devices = self.devices.borrow();
+        devices.iter().enumerate().find_map(|(index, attached)| {
+            let attached = attached.as_ref()?;
+            match attached.place {
+                Place::Window(base) => {
+                    let offset = phys.checked_sub(base).filter(|offset| *offset < WINDOW_LEN)?;
+                    Some((index, Space::Window, offset))
+                }
+                Place::Pci(_) => {
+                    let (bar, offset) = attached.device.borrow().bar_at(phys)?;
+                    Some((index, Space::Bar(bar), offset))
+                }
+            }
+        })
+    }
+
+    fn function_at(&self, address: Address) -> Option<usize> {
+        let devices = self.devices.borrow();
+        devices.iter().position(|attached| attached.as_ref().is_some_and(|a| a.place == Place::Pci(address)))
+    }
+}
+
+impl hosted::Machine for Machine {
+    fn cpu(&self) -> usize {
+        self.current.get()
+    }
+
+    fn cpu_count(&self) -> usize {
+        self.cpus.len()
+    }
+
+    fn irq_save(&self) -> bool {
+        // The last moment before interrupts go off is one at which they may arrive.
+        self.step();
+        self.cpu_state().interrupts_on.replace(false)
+    }
+
+    fn irq_restore(&self, were_on: bool) {
+        self.cpu_state().interrupts_on.set(were_on);
+        if were_on {
+            self.step();
+        }
+    }
+
+    fn halt(&self) {
+        self.wait();
+    }
+
+    fn relax(&self) {
+        self.spin();
+    }
+
+    fn kick(&self, cpu: usize) {
+        if let Some(cpu) = self.cpus.get(cpu) {
+            cpu.kicked.set(true);
+        }
+        self.step();
+    }
+
+    fn now(&self) -> u64 {
+        self.step();
+        self.now.get()
+    }
+
+    fn set_alarm(&self, at: Option<u64>) {
+        self.cpu_state().alarm.set(at);
+    }
+
+    fn dma_alloc(&self, layout: DmaLayout) -> Result<DmaBlock, DmaError> {
+        self.step();
+        match self.dma_until_failure.get() {
+            Some(0) => {
+                self.dma_until_failure.set(None);
+                return Err(DmaError::NoMemory);
+            }
+            left => self.dma_until_failure.set(left.map(|left| left - 1)),
+        }
+        self.ram.alloc(layout)
+    }
+
+    fn dma_free(&self, block: DmaBlock) {
+        self.ram.free(block);
+        self.step();
+    }
+
+    fn map_mmio(&self, phys: u64, len: usize) -> Result<(), MmioError> {
+        let last = phys.checked_add(len as u64 - 1).ok_or(MmioError::BadRange)?;
+        let (first, last) = (self.registers_at(phys), self.registers_at(last));
+        match (first, last) {
+            (Some((a, space, _)), Some((b, other, _))) if a == b && space == other => Ok(()),
+            _ => Err(MmioError::BadRange),
+        }
+    }
+
+    fn mmio_read(&self, phys: u64, width: Width) -> u64 {
+        self.step();
+        self.accesses.set(self.accesses.get() + 1);
+        let Some((index, space, offset)) = self.registers_at(phys) else { return u64::MAX };
+        self.with_device(index, 0, |device, bus| device.read(bus, space, offset, width)).unwrap_or(u64::MAX)
+    }
+
+    fn mmio_write(&self, phys: u64, width: Width, value: u64) {
+        self.accesses.set(self.accesses.get() + 1);
+        if let Some((index, space, offset)) = self.registers_at(phys) {
+            self.with_device(index, 0, |device, bus| device.write(bus, space, offset, width, value));
+        }
+        self.step();
+    }
+
+    fn pci_read(&self, address: Address, offset: u16) -> u32 {
+        self.step();
+        let Some(index) = self.function_at(address) else { return u32::MAX };
+        self.with_device(index, 0, |device, bus| device.config_read(bus, offset)).unwrap_or(u32::MAX)
+    }
+
+    fn pci_write(&self, address: Address, offset: u16, value: u32) {
+        if let Some(index) = self.function_at(address) {
+            self.with_device(index, 0, |device, bus| device.config_write(bus, offset, value));
+        }
+        self.step();
+    }
+
+    fn msi_route(&self, slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError> {
+        if cpu >= self.cpus.len() {
+            return Err(IrqError::NoCpu);
+        }
+        Ok(self.interrupts.borrow_mut().route_message(slot, cpu))
+    }
+
+    fn line_route(&self, line: IrqLine, slot: Slot) -> Result<(), IrqError> {
+        let known = self.interrupts.borrow_mut().route_line(line.number, Some(slot));
+        self.step();
+        if known { Ok(()) } else { Err(IrqError::NoLine) }
+    }
+
+    fn line_mask(&self, line: IrqLine) {
+        self.interrupts.borrow_mut().route_line(line.number, None);
+    }
+
+    fn pci_line(&self, address: Address, pin: u8) -> Option<IrqLine> {
+        let index = self.function_at(address).filter(|_| pin == 1)?;
+        self.devices.borrow()[index].as_ref().map(|attached| attached.line)
+    }
+}
