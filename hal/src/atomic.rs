@@ -31,6 +31,7 @@ pub(crate) fn step() {
 }
 
 /// A cell that one side owns at a time; loom checks that it does.
+#[cfg(all(test, not(shuttle)))]
 #[derive(Debug)]
 pub(crate) struct Owned<T> {
     #[cfg(not(loom))]
@@ -39,6 +40,7 @@ pub(crate) struct Owned<T> {
     cell: loom::cell::UnsafeCell<T>,
 }
 
+#[cfg(all(test, not(shuttle)))]
 impl<T> Owned<T> {
     const_unless_model! {
         pub(crate) fn new(value: T) -> Self {

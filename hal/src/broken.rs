@@ -9,10 +9,14 @@ use crate::atomic::Ordering;
 pub(crate) enum Hazard {
     /// X22: a pushed node is linked with a relaxed store.
     RelaxedPublication,
+    /// A queue whose last link is the stub counts as empty, whatever stands before the stub.
+    EmptyByTailAlone,
     /// X07: a schedule while the handler runs queues the work at once, so that it may run on two CPUs.
     QueuedWhileRunning,
     /// A-PC-29: the scheduled flag is cleared after the work was looked at instead of before.
     FlagClearedLate,
+    /// A-PC-29: bottom halves end without a second look at the queue once interrupts are off.
+    NoSecondLook,
     /// Removal clears the closed mark for a moment while a run begins.
     ClosedMarkLost,
 }
@@ -41,7 +45,7 @@ pub(crate) fn ordering(hazard: Hazard, right: Ordering) -> Ordering {
 }
 
 /// Runs `f` with `hazard` put back on this thread.
-#[cfg(all(test, any(loom, shuttle)))]
+#[cfg(test)]
 pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
     struct Mend;
     impl Drop for Mend {

@@ -5,9 +5,11 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::broken::{self, Hazard};
 use crate::context::{BottomHalf, HardIrq, Kind, Task};
 use crate::irq::Slot;
 use crate::platform::seam;
+use crate::work::Ran;
 use crate::{cpu, sync, system, work};
 
 /// Bottom halves that run at one interrupt's end before tasks get a turn.
@@ -88,16 +90,26 @@ unsafe fn run_bottom_halves() {
         return;
     }
     let before = system::with_cpu(|cpu| cpu.set_kind(Kind::BottomHalf));
-    seam::irq_restore(true);
     // SAFETY: we are the dispatcher, about to run bottom halves; the token lives for this call.
     let token = unsafe { BottomHalf::new() };
     let mut left = BATCH;
-    // SAFETY: `in_bottom_half` makes this CPU's only consumer.
-    while left > 0 && unsafe { work::run_one(&token) } {
-        sync::assert_unlocked("a bottom half ended");
-        left -= 1;
+    loop {
+        seam::irq_restore(true);
+        let mut last = Ran::Item;
+        while left > 0 && last == Ran::Item {
+            // SAFETY: `in_bottom_half` makes this CPU's only consumer.
+            last = unsafe { work::run_one(&token) };
+            sync::assert_unlocked("a bottom half ends");
+            left -= 1;
+        }
+        seam::irq_save();
+        // An interrupt may have queued something after the queue was found empty, and seen that bottom halves were running: it relied on this
+        // look. A push under way needs none: its producer announces it when it is whole.
+        let relied_on = last == Ran::Empty && !broken::is(Hazard::NoSecondLook) && work::pending(Kind::BottomHalf);
+        if !relied_on || left == 0 {
+            break;
+        }
     }
-    seam::irq_save();
     let more = system::with_cpu(|cpu| {
         cpu.set_kind(before);
         cpu.in_bottom_half.store(false, Ordering::Relaxed);

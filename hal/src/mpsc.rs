@@ -10,7 +10,7 @@
 
 use core::ptr::{self, NonNull};
 
-use crate::atomic::{AtomicPtr, Ordering, Owned, const_unless_model, step};
+use crate::atomic::{AtomicPtr, Ordering, const_unless_model, step};
 use crate::broken::{self, Hazard};
 
 /// The link inside a node.
@@ -42,8 +42,8 @@ pub(crate) enum Pop {
 pub(crate) struct Queue {
     /// Where producers append. Null only before the first use.
     tail: AtomicPtr<Link>,
-    /// Where the consumer takes. Touched by the consumer only.
-    head: Owned<*mut Link>,
+    /// Where the consumer takes. Written by the consumer only.
+    head: AtomicPtr<Link>,
     stub: Link,
 }
 
@@ -57,7 +57,7 @@ impl Queue {
         /// An empty queue. It must not move any more once it was used.
         pub(crate) fn new() -> Self {
             // The stub's address is not known in a const fn: null stands for it until the first push or pop.
-            Self { tail: AtomicPtr::new(ptr::null_mut()), head: Owned::new(ptr::null_mut()), stub: Link::new() }
+            Self { tail: AtomicPtr::new(ptr::null_mut()), head: AtomicPtr::new(ptr::null_mut()), stub: Link::new() }
         }
     }
 
@@ -82,10 +82,12 @@ impl Queue {
         unsafe { &*prev }.next.store(node.as_ptr(), broken::ordering(Hazard::RelaxedPublication, Ordering::Release));
     }
 
-    /// Whether a pop would find nothing. Exact only for the consumer; others get a hint.
+    /// Whether nothing is queued. Exact for the consumer and for what interrupts it; others get a hint.
     pub(crate) fn is_empty(&self) -> bool {
-        let tail = self.tail.load(Ordering::Acquire);
-        tail.is_null() || tail == self.stub()
+        let is_stub = |link: *mut Link| link.is_null() || link == self.stub();
+        // Both ends: the stub may stand behind nodes that are still to be taken.
+        let head_done = is_stub(self.head.load(Ordering::Relaxed)) || broken::is(Hazard::EmptyByTailAlone);
+        head_done && is_stub(self.tail.load(Ordering::Acquire))
     }
 
     /// Takes the first node.
@@ -93,32 +95,24 @@ impl Queue {
     /// # Safety
     /// One consumer at a time, each seeing what the last one did.
     pub(crate) unsafe fn pop(&self) -> Pop {
-        self.head.with_mut(|head| {
-            // SAFETY: single consumer, by contract: nobody else touches the cell during this call.
-            unsafe { self.pop_from(&mut *head) }
-        })
-    }
-
-    /// # Safety
-    /// As [`Queue::pop`]; `head_cell` is the queue's own.
-    unsafe fn pop_from(&self, head_cell: &mut *mut Link) -> Pop {
-        if head_cell.is_null() {
-            *head_cell = self.stub();
+        // Relaxed: the consumer reads what it wrote itself.
+        let mut head = self.head.load(Ordering::Relaxed);
+        if head.is_null() {
+            head = self.stub();
         }
-        let mut head = *head_cell;
         // SAFETY: head is the stub or a linked node.
         let mut next = unsafe { &*head }.next.load(Ordering::Acquire);
         if head == self.stub() {
             if next.is_null() {
                 return if self.is_empty() { Pop::Empty } else { Pop::Busy };
             }
-            *head_cell = next;
+            self.head.store(next, Ordering::Relaxed);
             head = next;
             // SAFETY: head is a linked node now.
             next = unsafe { &*head }.next.load(Ordering::Acquire);
         }
         if let (Some(node), false) = (NonNull::new(head), next.is_null()) {
-            *head_cell = next;
+            self.head.store(next, Ordering::Relaxed);
             return Pop::Node(node);
         }
         // `head` is the last node we can see. To hand it out, something must stand behind it: the stub.
@@ -133,7 +127,7 @@ impl Queue {
         next = unsafe { &*head }.next.load(Ordering::Acquire);
         match NonNull::new(head) {
             Some(node) if !next.is_null() => {
-                *head_cell = next;
+                self.head.store(next, Ordering::Relaxed);
                 Pop::Node(node)
             }
             _ => Pop::Busy,
@@ -141,6 +135,6 @@ impl Queue {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 #[path = "mpsc_tests.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! Tests of the intrusive queue: order, the interrupt in the middle of a push (A-BHQ-01), and loom models (A-BHQ-01, X22).
 
 use super::*;
+use crate::atomic::Owned;
 use std::boxed::Box;
 use std::vec::Vec;
 
@@ -144,9 +145,8 @@ mod deterministic {
         });
     }
 
-    /// A producer's interrupt at each step of a pop loses nothing and repeats nothing (A-VQ-02).
-    #[test]
-    fn a_vq_02_pop_interrupted_by_push() {
+    /// A producer's interrupt at each step of a pop loses nothing, repeats nothing, and leaves no doubt whether something is queued (A-VQ-02).
+    fn pop_interrupted_by_push() {
         for before in 0..3u32 {
             for k in 0.. {
                 let queue = Rc::new(Queue::new());
@@ -154,7 +154,10 @@ mod deterministic {
                 let inner = Rc::clone(&queue);
                 let mut got = Vec::new();
                 let struck = interrupted_at(k, move || push(&inner, node(100)), || got.extend(pop(&queue)));
-                got.extend(drain(&queue));
+                let says_empty = queue.is_empty();
+                let rest = drain(&queue);
+                assert_eq!(says_empty, rest.is_empty(), "step {k} of a pop with {before} queued: left {rest:?}");
+                got.extend(rest);
                 let mut want: Vec<u32> = (0..before).collect();
                 want.extend(struck.then_some(100));
                 assert_eq!(got, want, "step {k} of a pop with {before} queued");
@@ -163,6 +166,17 @@ mod deterministic {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_vq_02_pop_interrupted_by_push() {
+        pop_interrupted_by_push();
+    }
+
+    #[test]
+    #[should_panic(expected = "of a pop with")]
+    fn a_vq_02_control_empty_by_tail_alone() {
+        broken::with(Hazard::EmptyByTailAlone, pop_interrupted_by_push);
     }
 
     /// X21: nothing to fill up, nothing to assert: ten thousand pending items.

@@ -40,7 +40,7 @@ impl Task {
         let mut left = 64;
         // SAFETY: a Task token exists once per CPU and this is not re-entered from a run-queue handler, which gets no
         // way to call back here while the item in hand is already off the queue.
-        while left > 0 && unsafe { work::run_one::<Task>(self) } {
+        while left > 0 && unsafe { work::run_one::<Task>(self) } == work::Ran::Item {
             left -= 1;
         }
     }

@@ -142,20 +142,35 @@ impl<T> Leak<T> for Arc<T> {
     }
 }
 
-/// Runs the first item of this CPU's queue for `C`. `false` when there is none to run now.
+/// What [`run_one`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ran {
+    /// An item, which was run, or dropped if it was closed.
+    Item,
+    /// Nothing queued.
+    Empty,
+    /// A push is under way; its producer will announce it.
+    Busy,
+}
+
+/// Runs the first item of this CPU's queue for `C`.
 ///
 /// # Safety
 /// The caller is this CPU's only consumer of that queue: the dispatcher, not nested in itself.
-pub(crate) unsafe fn run_one<C: Deferred>(cx: &C) -> bool {
+pub(crate) unsafe fn run_one<C: Deferred>(cx: &C) -> Ran {
     let popped = system::with_cpu(|cpu| {
         // SAFETY: single consumer, by contract.
         unsafe { C::queue(&PerCpuRef(cpu)).0.pop() }
     });
-    let Pop::Node(link) = popped else { return false };
+    let link = match popped {
+        Pop::Node(link) => link,
+        Pop::Empty => return Ran::Empty,
+        Pop::Busy => return Ran::Busy,
+    };
     // SAFETY: only `enqueue::<C>` pushes to this queue: the pointer is to a Node<C> whose count it leaked.
     let node = unsafe { Arc::from_raw(link.cast::<Node<C>>().as_ptr().cast_const()) };
     if !node.state.begin() {
-        return true;
+        return Ran::Item;
     }
     let turn = (node.handler)(cx);
     let again = node.state.finish(turn == Turn::Again);
@@ -166,7 +181,7 @@ pub(crate) unsafe fn run_one<C: Deferred>(cx: &C) -> bool {
     if again {
         enqueue(node);
     }
-    true
+    Ran::Item
 }
 
 /// Whether this CPU has bottom halves or tasks queued.
@@ -177,3 +192,7 @@ pub(crate) fn pending(kind: Kind) -> bool {
         Kind::HardIrq => false,
     })
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "work_tests.rs"]
+mod tests;

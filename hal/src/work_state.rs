@@ -80,6 +80,6 @@ impl WorkState {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 #[path = "work_state_tests.rs"]
 mod tests;

@@ -118,8 +118,13 @@ enum Owner {
     Shared(Arc<Cpus>),
 }
 
+#[cfg(not(shuttle))]
 thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static CURRENT: RefCell<Option<Current>> = RefCell::new(None);
 }
 
 fn current() -> Current {

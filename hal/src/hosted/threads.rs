@@ -97,6 +97,8 @@ impl Machine for Cpu {
         self.cpus.pending.len()
     }
     fn irq_save(&self) -> bool {
+        // The last moment at which an interrupt can strike.
+        self.take_interrupts();
         self.irq_on.replace(false)
     }
     fn irq_restore(&self, were_on: bool) {
