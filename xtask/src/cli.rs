@@ -45,7 +45,7 @@ pub struct RunOptions {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub cpus: u32,
     /// Memory of the machine in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub memory: u32,
     /// Which phases run
     #[arg(long, value_enum, default_value_t = Workload::All)]

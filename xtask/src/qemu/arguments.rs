@@ -80,9 +80,8 @@ impl Vm<'_> {
     }
 }
 
-/// Without ACPI tables: the devices are announced on the kernel's command line, as Firecracker
-/// announces them.
-const MICROVM: &str = "microvm,acpi=off,isa-serial=on,pit=on,pic=on,rtc=on,auto-kernel-cmdline=on";
+/// The legacy devices that the image uses are switched on; nothing else is there but virtio-mmio.
+const MICROVM: &str = "microvm,isa-serial=on,pit=on,pic=on,rtc=on";
 
 fn blockdev(disk: &Disk, index: usize) -> Result<String> {
     let node = format!("disk{index}");

@@ -71,13 +71,21 @@ fn unexpected_exit(exit: &Exit, session: &Session) -> Option<String> {
         // The image names its problems itself.
         Exit::Status(FAILURE) if !session.problems.is_empty() => None,
         Exit::Status(FAILURE) => Some("the image failed without naming a problem".into()),
-        Exit::Status(PANIC) => Some("the image panicked".into()),
+        Exit::Status(PANIC) => Some(last_words(session)),
         Exit::Status(0) => Some(format!("the machine went off or was reset{before}")),
         Exit::Status(code) => Some(format!("QEMU ended with status {code}{before}")),
         Exit::Signal(signal) => Some(format!("QEMU was killed by signal {signal}{before}")),
         Exit::TimedOut => Some("the run took longer than --timeout allows and was stopped".into()),
         Exit::Silent => Some("nothing was heard from the image for too long: it hangs, and was stopped".into()),
         Exit::Interrupted => Some("interrupted".into()),
+    }
+}
+
+/// What an image that stopped said of the reason.
+fn last_words(session: &Session) -> String {
+    match session.screen.iter().rev().find_map(|line| line.split_once("undercroft stopped: ")) {
+        Some((_, why)) => format!("the image stopped: {why}"),
+        None => "the image panicked".into(),
     }
 }
 
@@ -213,6 +221,12 @@ mod tests {
         for exit in [Exit::Signal(11), Exit::TimedOut, Exit::Silent, Exit::Interrupted] {
             assert_eq!(judge(A_GOOD_RUN, exit).len(), 1);
         }
+    }
+
+    #[test]
+    fn the_last_words_of_an_image_that_stopped_are_the_failure() {
+        let lines = format!("{A_GOOD_RUN}\n*** undercroft stopped: too little memory\nand more");
+        assert_eq!(judge(&lines, Exit::Status(PANIC)), ["the image stopped: too little memory"]);
     }
 
     #[test]

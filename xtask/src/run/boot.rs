@@ -133,12 +133,11 @@ impl Listener<'_> {
     }
 }
 
-/// Shows what was last on the console when the image did not end by itself.
+/// Shows what was last on the console of an image that had to be stopped.
 fn last_screen(session: &Session, exit: &Exit, voice: Voice) {
-    if session.end.is_some() || session.screen.is_empty() || *exit == Exit::Interrupted {
-        return;
+    if matches!(exit, Exit::TimedOut | Exit::Silent) {
+        voice.say("---- the last of the console ----");
+        session.screen.iter().for_each(|line| voice.say(line));
+        voice.say("---------------------------------");
     }
-    voice.say("---- the last of the console ----");
-    session.screen.iter().for_each(|line| voice.say(line));
-    voice.say("---------------------------------");
 }
