@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::program;
 
-/// A program and the Debian package that brings it.
+/// A program and the Debian packages that bring it, separated by spaces.
 pub struct Tool {
     pub program: &'static str,
     pub package: &'static str,
@@ -24,6 +24,9 @@ pub const FILE_SYSTEMS: [Tool; 3] =
     [tool("mkfs.ext4", "e2fsprogs"), tool("mkfs.vfat", "dosfstools"), tool("mcopy", "mtools")];
 pub const CHECKERS: [Tool; 3] = [tool("sgdisk", "gdisk"), tool("e2fsck", "e2fsprogs"), tool("fsck.vfat", "dosfstools")];
 
+pub const LINUX_BENCH: [Tool; 3] =
+    [tool("gcc", "gcc libc6-dev"), tool("taskset", "util-linux"), tool("xz", "xz-utils")];
+
 /// The target the image is built for.
 pub const TARGET: &str = "x86_64-unknown-none";
 
@@ -33,7 +36,7 @@ pub fn tools<'a>(wanted: impl IntoIterator<Item = &'a Tool>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    let mut packages: Vec<&str> = missing.iter().flat_map(|tool| tool.package.split(' ')).collect();
     packages.sort_unstable();
     packages.dedup();
     let programs = missing.iter().map(|tool| tool.program).collect::<Vec<_>>().join(", ");
@@ -57,6 +60,14 @@ pub fn tools<'a>(wanted: impl IntoIterator<Item = &'a Tool>) -> Result<()> {
         program::find(tool.program).with_context(|| format!("after installing {}", tool.package))?;
     }
     Ok(())
+}
+
+/// Reads the lists of packages anew.
+pub fn update_package_lists() -> Result<()> {
+    let by_hand = || "the lists of packages are missing or out of date; as root: apt-get update";
+    let prefix = root_prefix().with_context(by_hand)?;
+    eprintln!("updating the lists of packages with apt-get");
+    apt(&prefix, &["update", "-q"]).with_context(by_hand)
 }
 
 /// What goes before a command that needs root; `None` if it cannot be had.

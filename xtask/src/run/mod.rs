@@ -1,6 +1,6 @@
 //! `cargo xtask run`: boot the image under QEMU, verify and measure every disk.
 
-mod boot;
+pub mod boot;
 mod check;
 mod line;
 

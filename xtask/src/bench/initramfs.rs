@@ -1,0 +1,49 @@
+//! The initramfs of the Linux that is compared with: busybox, the modules, the benchmark.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::cpio::Archive;
+use super::debian::Debian;
+use super::modules;
+use crate::host::program;
+
+const INIT: &str = include_str!("init.sh");
+const BENCHMARK: &str = include_str!("aiobench.c");
+
+/// Builds it in `directory`; each measurement takes `milliseconds`.
+pub fn build(directory: &Path, debian: &Debian, milliseconds: u32) -> Result<PathBuf> {
+    let mut archive = Archive::new();
+    for path in ["bin", "dev", "modules", "proc", "sys"] {
+        archive.directory(path);
+    }
+    archive.device("dev/console", 5, 1);
+    archive.file("init", INIT.replace("MILLISECONDS", &milliseconds.to_string()).as_bytes());
+    archive.file("bin/busybox", &read(&debian.busybox)?);
+    archive.file("bin/aiobench", &read(&compile(directory)?)?);
+    let mut order = String::new();
+    for module in modules::load_order(&debian.modules)? {
+        archive.file(&format!("modules/{}.ko", module.name), &module.content);
+        order += &format!("{}.ko\n", module.name);
+    }
+    archive.file("modules/order", order.as_bytes());
+    let path = directory.join("initramfs");
+    fs::write(&path, archive.finish()).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
+}
+
+fn compile(directory: &Path) -> Result<PathBuf> {
+    let (source, program) = (directory.join("aiobench.c"), directory.join("aiobench"));
+    fs::write(&source, BENCHMARK).with_context(|| source.display().to_string())?;
+    let mut gcc = Command::new(program::find("gcc")?);
+    gcc.args(["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&program).arg(&source);
+    program::run(&mut gcc)?;
+    Ok(program)
+}
