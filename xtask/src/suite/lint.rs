@@ -35,9 +35,9 @@ pub fn group(tally: &mut Tally) -> Result<()> {
     let bare = ["--package", "undercroft-kernel", "--target", install::TARGET];
     let deny = ["--", "-D", "warnings"];
     tally.check("format", cargo(&["fmt", "--all", "--check"], &[], &[]));
-    tally.check("clippy on the host", cargo(&["clippy", "--all-targets"], &hosted, &deny));
-    tally.check("clippy on bare metal", cargo(&["clippy"], &bare, &deny));
-    tally.check("documentation", cargo(&["doc", "--no-deps"], &hosted, &[]));
+    tally.check("clippy on the host", cargo(&["clippy", "--quiet", "--all-targets"], &hosted, &deny));
+    tally.check("clippy on bare metal", cargo(&["clippy", "--quiet"], &bare, &deny));
+    tally.check("documentation", cargo(&["doc", "--quiet", "--no-deps"], &hosted, &[]));
     let counts = unsafe_count::count()?;
     let total: u64 = counts.values().sum();
     println!(
