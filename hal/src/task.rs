@@ -38,8 +38,8 @@ impl Task {
         dispatch::run_pending_from_task(self);
         // A snapshot would be exact; a bound is enough to keep a task that schedules itself from running for ever here.
         let mut left = 64;
-        // SAFETY: a Task token exists once per CPU and this is not re-entered from a run-queue handler, which gets no
-        // way to call back here while the item in hand is already off the queue.
+        // SAFETY: Task tokens exist in this CPU's task context only, so consumers follow one another. A run-queue handler that waits may come
+        // back here, after its own pop is over.
         while left > 0 && unsafe { work::run_one::<Task>(self) } == work::Ran::Item {
             left -= 1;
         }
