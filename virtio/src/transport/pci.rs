@@ -42,8 +42,8 @@ impl PciTransport {
     /// # Errors
     /// [`ProbeError`] when its structures are not usable.
     pub fn new(_cx: &Task, function: Function, device: DeviceId) -> Result<Self, ProbeError> {
-        let at = pci_caps::find(&function)?;
         function.enable();
+        let at = pci_caps::find(&function)?;
         // A table that cannot be mapped leaves the line: not a reason to give the device up.
         let msix = Msix::new(function).unwrap_or(None);
         Ok(Self { function, device, at, msix })

@@ -50,7 +50,7 @@ impl Bars<'_> {
 /// Finds the structures. Of each kind the first usable one counts: the device lists them in order of preference (4.1.4.1).
 pub(super) fn find(function: &Function) -> Result<Structures, ProbeError> {
     let mut bars = Bars { function, mapped: [None; 6] };
-    let (mut common, mut notify, mut isr, mut device, mut multiplier) = (None, None, None, None, 0);
+    let (mut common, mut notify, mut isr, mut device, mut multiplier, mut any) = (None, None, None, None, 0, false);
     for capability in function.capabilities().filter(|capability| capability.id == CAP_ID) {
         let at = u16::from(capability.offset);
         let bytes = function.read_u8(at + cap::CAP_LEN);
@@ -58,6 +58,7 @@ pub(super) fn find(function: &Function) -> Result<Structures, ProbeError> {
         if bytes < cap::SIZE || at + u16::from(bytes) > 256 {
             continue;
         }
+        any = true;
         match CapType(function.read_u8(at + cap::CFG_TYPE)) {
             CapType::COMMON if common.is_none() => common = bars.structure(at, common::SIZE),
             CapType::NOTIFY if notify.is_none() && bytes >= cap::NOTIFY_SIZE => {
@@ -73,7 +74,8 @@ pub(super) fn find(function: &Function) -> Result<Structures, ProbeError> {
         (Some(common), Some(notify), Some(isr)) => {
             Ok(Structures { common, notify, notify_multiplier: multiplier, isr, device })
         }
-        (None, None, None) => Err(ProbeError::Legacy),
+        // Not one capability of virtio's: a device from before there were any.
+        _ if !any => Err(ProbeError::Legacy),
         (common, notify, isr) => {
             let mut missing = Missing::empty();
             missing.set(Missing::COMMON, common.is_none());
