@@ -27,12 +27,18 @@ pub enum Error {
     Busy,
     /// No medium, or it changed.
     NotReady,
+    /// The device has no space left behind its blocks (thin provisioning).
+    NoSpace,
+    /// Another initiator has reserved the device.
+    Reserved,
     /// The deadline passed and recovery did not bring an answer.
     TimedOut,
     /// Cancelled by its submitter.
     Cancelled,
-    /// The device was reset with the request in flight.
+    /// The device was reset with the request in flight, or lost its volatile cache with writes in it.
     Reset,
+    /// The way to the device failed.
+    Transport,
     /// The device was removed.
     Removed,
     /// The device broke its contract and is not used any more.
@@ -65,10 +71,15 @@ impl Error {
             | Self::ReadOnly
             | Self::Unreachable
             | Self::Cancelled => Fault::Caller,
-            Self::Medium | Self::Hardware | Self::ShortTransfer | Self::Busy | Self::NotReady | Self::Broken => {
-                Fault::Device
-            }
-            Self::TimedOut | Self::Reset | Self::Removed => Fault::Transport,
+            Self::Medium
+            | Self::Hardware
+            | Self::ShortTransfer
+            | Self::Busy
+            | Self::NotReady
+            | Self::NoSpace
+            | Self::Reserved
+            | Self::Broken => Fault::Device,
+            Self::TimedOut | Self::Reset | Self::Transport | Self::Removed => Fault::Transport,
             Self::NoMemory => Fault::Resources,
         }
     }
@@ -88,6 +99,9 @@ impl fmt::Display for Error {
             Self::ShortTransfer => "the device transferred too little",
             Self::Busy => "the device stays busy",
             Self::NotReady => "the device is not ready",
+            Self::NoSpace => "the device has no space left",
+            Self::Reserved => "another initiator has reserved the device",
+            Self::Transport => "the way to the device failed",
             Self::TimedOut => "the device did not answer in time",
             Self::Cancelled => "cancelled",
             Self::Reset => "the device was reset",

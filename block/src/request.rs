@@ -64,12 +64,14 @@ pub struct Request {
     /// The buffers.
     pub data: Data,
     completion: Completion,
+    /// How far `lba` has been moved by the sub-devices that the request went through; undone before its completion sees it.
+    moved: u64,
 }
 
 impl Request {
     /// A request. The range is in logical blocks of the device it will be submitted to.
     pub fn new(op: Op, lba: u64, blocks: u32, data: Data, completion: Completion) -> Self {
-        Self { op, lba, blocks, fua: false, deadline: None, data, completion }
+        Self { op, lba, blocks, fua: false, deadline: None, data, completion, moved: 0 }
     }
 
     /// A flush.
@@ -85,6 +87,26 @@ impl Request {
     /// Changes where it will go when it is done.
     pub fn set_completion(&mut self, completion: Completion) {
         self.completion = completion;
+    }
+
+    /// Moves the request from a sub-device to the device below it, `blocks` further on. Whoever completes the request sees the block that
+    /// it asked for: [`InFlight::finish`] moves it back, and a sub-device whose device refused it does so by [`Request::move_back`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], with nothing changed, if there is no such block.
+    pub fn move_down(&mut self, blocks: u64) -> Result<(), Error> {
+        let lba = self.lba.checked_add(blocks).ok_or(Error::OutOfRange)?;
+        // `moved` is at most `lba`, so it does not overflow either.
+        self.moved = self.moved.saturating_add(blocks);
+        self.lba = lba;
+        Ok(())
+    }
+
+    /// Undoes [`Request::move_down`] by the same number of blocks.
+    pub fn move_back(&mut self, blocks: u64) {
+        let blocks = blocks.min(self.moved);
+        self.moved -= blocks;
+        self.lba -= blocks;
     }
 
     /// Checks the request against a device's shape and limits: what every driver does first in `submit`.
@@ -174,9 +196,18 @@ impl InFlight {
         self.request.as_ref().expect("present until finished")
     }
 
+    /// The request's buffers, for a device that moves data by the CPU (programmed I/O, a RAM disk).
+    ///
+    /// # Panics
+    /// Never: the request is there until `finish` consumes self.
+    pub fn data_mut(&mut self) -> &mut Data {
+        &mut self.request.as_mut().expect("present until finished").data
+    }
+
     /// Hands the request to its completion. No lock may be held.
     pub fn finish(mut self, cx: &BottomHalf, result: Result<(), Error>) {
-        if let Some(request) = self.request.take() {
+        if let Some(mut request) = self.request.take() {
+            request.move_back(u64::MAX);
             undercroft_hal::sync::assert_unlocked("a completion runs");
             let Completion { sink, cookie } = request.completion.clone();
             sink.complete(cx, cookie, request, result);

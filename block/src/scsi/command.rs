@@ -67,6 +67,15 @@ pub enum Direction {
     Out,
 }
 
+/// Which part of its request's work a command does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// What the request asks for.
+    Work,
+    /// A flush: the request's own, or the one behind a write that must be durable.
+    Flush,
+}
+
 /// Who sent a command, and is given it back with its outcome: a disk, or the scan.
 pub trait Initiator: Send + Sync {
     /// Takes the command back. Runs in bottom-half context with no lock held; it may submit. Must end the command's request exactly once, or
@@ -81,9 +90,12 @@ pub struct Command {
     pub(super) address: Address,
     pub(super) cdb: Cdb,
     pub(super) direction: Direction,
-    /// How often it was sent again, and what it is a step of: the initiator's business.
+    /// How often it was sent again: the initiator's business, like what follows.
     pub(super) attempts: u8,
-    pub(super) step: u8,
+    /// Which part of the request's work it does.
+    pub(super) step: Step,
+    /// The writes that a flush covers.
+    pub(super) mark: u64,
     pub(super) request: InFlight,
     /// Parameter data, where it is not the request's own data that moves.
     pub(super) parameters: Option<Piece>,
@@ -100,7 +112,17 @@ impl Command {
         request: InFlight,
         initiator: Arc<dyn Initiator>,
     ) -> Self {
-        Self { address, cdb, direction, attempts: 0, step: 0, request, parameters: None, initiator: Some(initiator) }
+        Self {
+            address,
+            cdb,
+            direction,
+            attempts: 0,
+            step: Step::Work,
+            mark: 0,
+            request,
+            parameters: None,
+            initiator: Some(initiator),
+        }
     }
 
     /// The logical unit that it is for.

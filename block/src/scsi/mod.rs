@@ -11,12 +11,24 @@
 //!
 //! Sources: SAM-5 (architecture, LUN formats, status), SPC-5 (INQUIRY, sense data), SBC-4 (block commands).
 
+mod bus;
 mod command;
+mod disk;
+mod exchange;
 mod host;
 mod lun;
 mod outcome;
+mod probe;
+#[cfg(test)]
+mod testing;
+mod verdict;
+pub mod wire;
 
+pub use bus::{Bus, Scan, scan};
 pub use command::{Cdb, Command, Direction, Initiator};
+pub use disk::ScsiDisk;
 pub use host::{Host, HostEvent, HostIdentity, HostInfo, HostWatcher, Refused};
 pub use lun::{Address, Lun, LunFormat};
 pub use outcome::{Outcome, Response, Status};
+pub use probe::ProbeError;
+pub use verdict::{Notices, Verdict, judge};

@@ -40,18 +40,7 @@ pub fn pet() {
 pub fn stop() {
     LIMIT.store(0, Ordering::Relaxed);
     NEXT_LOOK.store(u64::MAX, Ordering::Relaxed);
-    for line in pit_lines() {
-        let _ = ioapic::mask(line);
-    }
-}
-
-/// Where the PIT's output may arrive. A machine whose tables do not say may have it on pin 0 or, as PCs do, on pin 2, where
-/// nothing else can be.
-fn pit_lines() -> [u32; 2] {
-    match ioapic::isa(0).number {
-        0 => [0, 2],
-        told => [told; 2],
-    }
+    let _ = ioapic::mask(ioapic::isa(0).number);
 }
 
 /// When the timer should look next.
@@ -113,8 +102,6 @@ fn start_nmi() {
     port::write8(0x43, 0x34);
     port::write8(0x40, 0);
     port::write8(0x40, 0);
-    for line in pit_lines() {
-        // Without an I/O APIC pin for it the timer's look has to do.
-        let _ = ioapic::route_nmi(line, apic::id());
-    }
+    // Without an I/O APIC pin for it the timer's look has to do.
+    let _ = ioapic::route_nmi(ioapic::isa(0).number, apic::id());
 }

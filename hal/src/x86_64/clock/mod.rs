@@ -39,7 +39,7 @@ static LATEST: AtomicU64 = AtomicU64::new(0);
 /// Where the rate came from, as an index of [`NAMES`].
 static NAME: AtomicU8 = AtomicU8::new(0);
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 8] = [
     "none",
     "kvmclock",
     "hyper-v reference time",
@@ -48,7 +48,6 @@ const NAMES: [&str; 9] = [
     "tsc (measured against the acpi timer)",
     "tsc (measured against the pit)",
     "tsc (nominal rate)",
-    "tsc (measured against the local timer)",
 ];
 
 /// Nanoseconds since the image's entry.
@@ -111,7 +110,7 @@ pub(super) fn init(tables: Option<&Tables>) -> Result<(), NoClock> {
             timer::init(Some(timer_rate));
         }
         _ => {
-            let measured = reference::measure(tables, told.timer);
+            let measured = reference::measure(tables);
             let (rate, measured_name) = match (tsc_rate, &measured) {
                 (Some(rate), _) => (rate, 3),
                 (None, Some(measured)) => (measured.tsc, measured.against),
