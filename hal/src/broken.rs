@@ -45,7 +45,7 @@ pub(crate) fn ordering(hazard: Hazard, right: Ordering) -> Ordering {
 }
 
 /// Runs `f` with `hazard` put back on this thread.
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
     struct Mend;
     impl Drop for Mend {

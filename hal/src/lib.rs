@@ -19,6 +19,7 @@ pub mod context;
 pub mod cpu;
 pub mod dispatch;
 pub mod dma;
+pub mod executor;
 pub mod firmware;
 #[cfg(feature = "heap")]
 pub mod heap;

@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::atomic::const_unless_model;
 use crate::context::Kind;
 use crate::cpu::{self, MAX_CPUS};
-use crate::irq::Slots;
+use crate::executor::Slots;
+use crate::irq;
 use crate::mpsc::Queue;
 use crate::sync::Holding;
 
@@ -16,7 +17,7 @@ use crate::sync::Holding;
 #[derive(Debug)]
 pub struct System {
     pub(crate) cpus: [PerCpu; MAX_CPUS],
-    pub(crate) slots: Slots,
+    pub(crate) slots: irq::Slots,
 }
 
 /// One CPU's state. Only the CPU itself writes it, except for the queues' producer ends.
@@ -26,6 +27,8 @@ pub(crate) struct PerCpu {
     pub(crate) bottom_halves: Queue,
     /// Work for task context here.
     pub(crate) tasks: Queue,
+    /// Who waits here to be woken.
+    pub(crate) sleepers: Slots,
     /// Nesting of hard interrupts.
     pub(crate) irq_depth: AtomicU32,
     /// A bottom half is running.
@@ -44,6 +47,7 @@ impl PerCpu {
         Self {
             bottom_halves: Queue::new(),
             tasks: Queue::new(),
+                sleepers: Slots::new(),
             irq_depth: AtomicU32::new(0),
             in_bottom_half: AtomicBool::new(false),
             bottom_halves_off: AtomicU32::new(0),
@@ -84,9 +88,9 @@ impl System {
         /// A system with nothing registered and nothing queued.
         pub fn new() -> Self {
             #[cfg(not(any(loom, shuttle)))]
-            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: Slots::new() };
+            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new() };
             #[cfg(any(loom, shuttle))]
-            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: Slots::new() };
+            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new() };
         }
     }
 }

@@ -1,16 +1,9 @@
-//! Task context: waiting, and running futures. The only context that may wait.
-
-use alloc::sync::Arc;
-use alloc::task::Wake;
-use core::future::Future;
-use core::pin::pin;
-use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::{Context as PollContext, Poll, Waker};
+//! Task context: waiting. The only context that may.
 
 use crate::context::{Kind, Task};
 use crate::cpu::IrqGuard;
 use crate::platform::seam;
-use crate::{cpu, dispatch, sync, work};
+use crate::{dispatch, sync, work};
 
 impl Task {
     /// Waits until `ready` holds, running this CPU's bottom halves and run-queue work meanwhile and halting the CPU when there
@@ -38,42 +31,10 @@ impl Task {
         dispatch::run_pending_from_task(self);
         // A snapshot would be exact; a bound is enough to keep a task that schedules itself from running for ever here.
         let mut left = 64;
-        // SAFETY: a Task token exists once per CPU and this is not re-entered from a run-queue handler, which gets no
-        // way to call back here while the item in hand is already off the queue.
+        // SAFETY: Task tokens exist in this CPU's task context only, so consumers follow one another. A run-queue handler that waits may come
+        // back here, after its own pop is over.
         while left > 0 && unsafe { work::run_one::<Task>(self) } == work::Ran::Item {
             left -= 1;
-        }
-    }
-
-    /// Runs a future to its end on this CPU, waiting as [`Task::wait_until`] does. Its wakers may be used in any context.
-    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let flag = Arc::new(Flag { woken: AtomicBool::new(true), cpu: cpu::current() });
-        let waker = Waker::from(Arc::clone(&flag));
-        let mut cx = PollContext::from_waker(&waker);
-        let mut future = pin!(future);
-        loop {
-            self.wait_until(|| flag.woken.swap(false, Ordering::AcqRel));
-            if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
-                return value;
-            }
-        }
-    }
-}
-
-struct Flag {
-    woken: AtomicBool,
-    cpu: usize,
-}
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
-        if self.cpu != cpu::current() {
-            seam::kick(self.cpu);
         }
     }
 }

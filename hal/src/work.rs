@@ -103,6 +103,15 @@ impl<C: Deferred> Work<C> {
     }
 }
 
+impl<C: Deferred> Work<C> {
+    /// Lets go of the handle without closing the work: what is queued still runs, as often as it asks for, and is freed after that.
+    pub fn detach(self) {
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped, so its reference is released once, here.
+        drop(unsafe { core::ptr::read(&raw const this.node) });
+    }
+}
+
 impl<C: Deferred> core::fmt::Debug for Work<C> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Work")

@@ -158,6 +158,20 @@ impl Disk {
         Ok(())
     }
 
+    /// Writes whole sectors to the durable image, past the cache (forced unit access).
+    ///
+    /// # Errors
+    /// As [`Disk::write`].
+    pub fn write_durable(&self, sector: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.write(sector, bytes)?;
+        let state = &mut *self.0.borrow_mut();
+        for at in sector..sector + (bytes.len() / SECTOR) as u64 {
+            let versions = state.cache.remove(&at).unwrap_or_default();
+            state.durable.extend(versions.last().map(|last| (at, Box::new(*last))));
+        }
+        Ok(())
+    }
+
     /// Fills sectors with zeros (write zeroes, or a discard that zeroes).
     ///
     /// # Errors

@@ -22,6 +22,7 @@ mod disk;
 mod machine;
 pub mod pci;
 mod random;
+pub mod scsi;
 pub mod virtio;
 
 pub use disk::{Disk, DiskError, SECTOR};

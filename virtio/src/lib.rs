@@ -1,3 +1,27 @@
-#![no_std]
+//! virtio 1.2 for storage: transports, the split virtqueue, virtio-blk and virtio-scsi.
+//!
+//! # Layers
+//! [`wire`] holds the numbers and layouts of the specification; [`queue`] the ring, which knows no device and no bus; [`transport`] the two
+//! buses; [`blk`] the drivers, which [`probe`] finds a place for. What the drivers have in common (queues, interrupts,
+//! bottom halves, the end of a device) is one private module.
+//!
+//! # The host
+//! is an adversary with a written contract: see [`queue`]. Whatever it says is read once, checked, and answered with a typed
+//! error; nothing it says makes this crate panic.
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
-//! Placeholder.
+#![deny(missing_docs)]
+
+extern crate alloc;
+
+pub mod blk;
+mod defect;
+mod device;
+mod error;
+pub mod probe;
+pub mod queue;
+pub mod transport;
+pub mod wire;
+
+pub use error::ProbeError;
+pub use probe::{Found, probe_mmio, probe_pci};

@@ -33,6 +33,8 @@ impl Rank {
     pub const WHEEL: Self = Self(40);
     /// PCI configuration access.
     pub const PCI: Self = Self(44);
+    /// An executor's table of sleepers: wakers are used under many a lock.
+    pub const EXECUTOR: Self = Self(48);
     /// Heaps: taken late, since much may allocate.
     pub const HEAP: Self = Self(52);
     /// The console: innermost of all.

@@ -2,7 +2,9 @@
 //!
 //! Two buddy heaps (`buddy_system_allocator`) over the direct map: memory below 4 GiB, kept for devices with 32
 //! address bits, and all above. A block is a power of two bytes and aligned to its size, so that it never crosses
-//! a boundary that it could satisfy. While the page tables are being built, frames come from the memory map itself.
+//! a boundary that it could satisfy. The heaps are fed from the memory map as they run dry, the lowest memory first: RAM
+//! that nobody needs is never touched, which a hypervisor that provides it page by page repays in boot time.
+//! While the page tables are being built, frames come from the memory map itself.
 //!
 //! Contexts: all but hard interrupt. Rank: [`FRAMES`], inside every other lock but the console's.
 
@@ -24,15 +26,15 @@ const FOUR_GIB: u64 = 1 << 32;
 struct Frames {
     /// All RAM, whoever has it.
     ram: MemoryMap,
-    /// What there is while the page tables are being built.
-    early: MemoryMap,
+    /// What the heaps were not fed with yet.
+    rest: MemoryMap,
     low: Heap<36>,
     high: Heap<46>,
 }
 
 static MEMORY: IrqSpinLock<Frames> = IrqSpinLock::new(
     FRAMES,
-    Frames { ram: MemoryMap::empty(), early: MemoryMap::empty(), low: Heap::new(), high: Heap::new() },
+    Frames { ram: MemoryMap::empty(), rest: MemoryMap::empty(), low: Heap::new(), high: Heap::new() },
 );
 
 /// What to add to a physical address to reach it: zero under the entry's identity map, then [`DIRECT`].
@@ -47,7 +49,7 @@ pub(super) fn pointer(phys: u64) -> *mut u8 {
 pub(super) fn init(ram: &MemoryMap, free: &MemoryMap) {
     let mut memory = MEMORY.lock();
     memory.ram = ram.clone();
-    memory.early = free.clone();
+    memory.rest = free.clone();
 }
 
 /// Whether any byte of a physical range is RAM.
@@ -56,25 +58,9 @@ pub(super) fn is_ram(start: u64, bytes: u64) -> bool {
     MEMORY.lock().ram.iter().any(|range| range.start < end && start < range.end)
 }
 
-/// Gives all remaining memory to the heaps. The direct map must be in force.
+/// From now on frames come from the heaps. The direct map must be in force.
 pub(super) fn ready() {
     OFFSET.store(DIRECT, Ordering::Relaxed);
-    let mut memory = MEMORY.lock();
-    let map = core::mem::take(&mut memory.early);
-    for range in map.iter() {
-        let low = Range { start: range.start, end: range.end.min(FOUR_GIB) };
-        let high = Range { start: range.start.max(FOUR_GIB), end: range.end.min(WINDOW_BYTES) };
-        // SAFETY: the ranges are RAM by the memory map, without the image, the modules and the frames that were
-        // handed out, disjoint, mapped writable in the direct map, and known to nobody else.
-        unsafe {
-            if !low.is_empty() {
-                memory.low.add_to_heap((DIRECT + low.start) as usize, (DIRECT + low.end) as usize);
-            }
-            if !high.is_empty() {
-                memory.high.add_to_heap((DIRECT + high.start) as usize, (DIRECT + high.end) as usize);
-            }
-        }
-    }
 }
 
 /// Bytes of RAM in the memory map, and bytes in blocks that are free now.
@@ -83,7 +69,7 @@ pub fn bytes() -> (u64, u64) {
     let free = |total: usize, used: usize| (total - used) as u64;
     let heaps = free(memory.low.stats_total_bytes(), memory.low.stats_alloc_actual())
         + free(memory.high.stats_total_bytes(), memory.high.stats_alloc_actual());
-    (memory.ram.bytes(), heaps + memory.early.bytes())
+    (memory.ram.bytes(), heaps + memory.rest.bytes())
 }
 
 /// Allocates whole frames, their address a multiple of `align`, their last byte no higher than `max`. The memory is
@@ -95,18 +81,11 @@ pub(super) fn allocate(bytes: u64, align: u64, max: u64) -> Option<u64> {
     }
     let layout = block(bytes, align)?;
     if max >= FOUR_GIB
-        && let Some(phys) = memory.take_high(layout, max)
+        && let Some(phys) = memory.take(Zone::High, layout, max)
     {
         return Some(phys);
     }
-    let start = memory.low.alloc(layout).ok()?;
-    let phys = start.as_ptr().expose_provenance() as u64 - DIRECT;
-    if phys + layout.size() as u64 - 1 > max {
-        // SAFETY: it was allocated just now with this layout.
-        unsafe { memory.low.dealloc(start, layout) };
-        return None;
-    }
-    Some(phys)
+    memory.take(Zone::Low, layout, max)
 }
 
 /// The block that serves a request.
@@ -115,26 +94,96 @@ fn block(bytes: u64, align: u64) -> Option<Layout> {
     Layout::from_size_align(size, usize::try_from(align.max(FRAME)).ok()?).ok()
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Zone {
+    /// Below 4 GiB.
+    Low,
+    /// The rest.
+    High,
+}
+
+impl Zone {
+    fn of(self, range: Range) -> Range {
+        match self {
+            Self::Low => Range { start: range.start, end: range.end.min(FOUR_GIB) },
+            Self::High => Range { start: range.start.max(FOUR_GIB), end: range.end.min(WINDOW_BYTES) },
+        }
+    }
+}
+
 impl Frames {
     fn take_early(&mut self, bytes: u64, align: u64) -> Option<u64> {
-        let found = self.early.iter().find_map(|range| {
-            let end = range.end.min(FOUR_GIB);
-            let start = end.checked_sub(bytes)? / align * align;
-            (start >= range.start).then_some(start)
-        })?;
-        self.early.remove(Range { start: found, end: found + bytes });
+        let found = self.find(Zone::Low, bytes, align)?;
+        self.rest.remove(Range { start: found, end: found + bytes });
         Some(found)
     }
 
-    fn take_high(&mut self, layout: Layout, max: u64) -> Option<u64> {
-        let start = self.high.alloc(layout).ok()?;
+    /// The lowest place in the rest of the map.
+    fn find(&self, zone: Zone, bytes: u64, align: u64) -> Option<u64> {
+        self.rest.iter().find_map(|range| {
+            let range = zone.of(range);
+            let start = range.start.checked_next_multiple_of(align)?;
+            (start.checked_add(bytes)? <= range.end).then_some(start)
+        })
+    }
+
+    fn take(&mut self, zone: Zone, layout: Layout, max: u64) -> Option<u64> {
+        let start = match self.alloc(zone, layout) {
+            Some(start) => start,
+            None => {
+                self.feed(zone, layout);
+                self.alloc(zone, layout)?
+            }
+        };
         let phys = start.as_ptr().expose_provenance() as u64 - DIRECT;
         if phys + layout.size() as u64 - 1 > max {
             // SAFETY: it was allocated just now with this layout.
-            unsafe { self.high.dealloc(start, layout) };
+            unsafe { self.dealloc(start, layout) };
             return None;
         }
         Some(phys)
+    }
+
+    /// Feeds a heap with what `layout` needs: a large page's worth at least, or, where the map has no such piece any
+    /// more, with all that is left.
+    fn feed(&mut self, zone: Zone, layout: Layout) {
+        const LEAST: u64 = 2 << 20;
+        let bytes = (layout.size().max(layout.align()) as u64).max(LEAST);
+        if let Some(start) = self.find(zone, bytes, bytes) {
+            self.give(zone, Range { start, end: start + bytes });
+            return;
+        }
+        for range in self.rest.clone().iter().map(|range| zone.of(range)).filter(|range| !range.is_empty()) {
+            self.give(zone, range);
+        }
+    }
+
+    fn give(&mut self, zone: Zone, range: Range) {
+        self.rest.remove(range);
+        let (start, end) = ((DIRECT + range.start) as usize, (DIRECT + range.end) as usize);
+        // SAFETY: the range is RAM by the memory map, without the image, the modules and the frames that were handed
+        // out before; it is mapped writable in the direct map, and having left `rest` it is known to nobody else.
+        unsafe {
+            match zone {
+                Zone::Low => self.low.add_to_heap(start, end),
+                Zone::High => self.high.add_to_heap(start, end),
+            }
+        }
+    }
+
+    fn alloc(&mut self, zone: Zone, layout: Layout) -> Option<NonNull<u8>> {
+        match zone {
+            Zone::Low => self.low.alloc(layout).ok(),
+            Zone::High => self.high.alloc(layout).ok(),
+        }
+    }
+
+    /// # Safety
+    /// The block came from `alloc` with this layout, is freed once, and nothing uses it any more.
+    unsafe fn dealloc(&mut self, start: NonNull<u8>, layout: Layout) {
+        let low = (start.as_ptr().addr() as u64) < DIRECT + FOUR_GIB;
+        // SAFETY: by the caller; the address tells the zone.
+        unsafe { if low { self.low.dealloc(start, layout) } else { self.high.dealloc(start, layout) } }
     }
 }
 

@@ -23,6 +23,8 @@ mod percpu;
 mod platform;
 mod port;
 pub mod power;
+#[cfg(feature = "provoke")]
+pub mod provoke;
 mod registers;
 mod stacks;
 mod start;

@@ -189,3 +189,40 @@ pub(super) fn map_firmware(phys: u64, bytes: usize) -> Option<u64> {
     map(FIRMWARE + range.start, range.start, range.len(), Rights::Read).ok()?;
     Some(FIRMWARE + phys)
 }
+
+/// Calls `visit` with address, entry and size of every page.
+#[cfg(feature = "provoke")]
+fn walk(visit: &mut impl FnMut(u64, u64, u64)) {
+    fn level(table: u64, shift: u32, base: u64, visit: &mut impl FnMut(u64, u64, u64)) {
+        for index in 0..512 {
+            let found = entry(table, index).load(Ordering::Acquire);
+            let virt = base + (index << shift);
+            if found & PRESENT == 0 {
+                continue;
+            }
+            if shift == 12 || found & LARGE != 0 {
+                visit(virt, found, 1 << shift);
+            } else {
+                level(found & ADDRESS, shift - 9, virt, visit);
+            }
+        }
+    }
+    level(ROOT.load(Ordering::Relaxed), 39, 0, visit);
+}
+
+/// Counts what the tables hold.
+#[cfg(feature = "provoke")]
+pub(super) fn count() -> super::provoke::Pages {
+    let mut pages = super::provoke::Pages::default();
+    let [_, text, text_end, _] = layout::image();
+    walk(&mut |_, entry, bytes| {
+        let (writable, executable) = (entry & WRITABLE != 0, entry & NO_EXECUTE == 0);
+        let phys = entry & ADDRESS & !(bytes - 1);
+        pages.mapped += 1;
+        pages.executable += u64::from(executable);
+        pages.writable_and_executable += u64::from(writable && executable);
+        // All that is executable is the image's text.
+        pages.executable_with_writable_alias += u64::from(writable && phys < text_end && phys + bytes > text);
+    });
+    pages
+}

@@ -40,7 +40,18 @@ pub fn pet() {
 pub fn stop() {
     LIMIT.store(0, Ordering::Relaxed);
     NEXT_LOOK.store(u64::MAX, Ordering::Relaxed);
-    let _ = ioapic::mask(ioapic::isa(0).number);
+    for line in pit_lines() {
+        let _ = ioapic::mask(line);
+    }
+}
+
+/// Where the PIT's output may arrive. A machine whose tables do not say may have it on pin 0 or, as PCs do, on pin 2, where
+/// nothing else can be.
+fn pit_lines() -> [u32; 2] {
+    match ioapic::isa(0).number {
+        0 => [0, 2],
+        told => [told; 2],
+    }
 }
 
 /// When the timer should look next.
@@ -102,6 +113,8 @@ fn start_nmi() {
     port::write8(0x43, 0x34);
     port::write8(0x40, 0);
     port::write8(0x40, 0);
-    // Without an I/O APIC pin for it the timer's look has to do.
-    let _ = ioapic::route_nmi(ioapic::isa(0).number, apic::id());
+    for line in pit_lines() {
+        // Without an I/O APIC pin for it the timer's look has to do.
+        let _ = ioapic::route_nmi(line, apic::id());
+    }
 }

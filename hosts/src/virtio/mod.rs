@@ -16,6 +16,7 @@ mod pci;
 mod queue;
 mod registers;
 mod request;
+mod scsi;
 mod work;
 
 pub use blk::{Blk, BlkLimits};
@@ -29,3 +30,4 @@ pub use model::{Cancel, Model, Outcome};
 pub use pci::VirtioPci;
 pub use queue::{Buffer, Chain};
 pub use request::Request;
+pub use scsi::{Scsi, ScsiEvent, ScsiLimits};

@@ -16,8 +16,10 @@ pub enum Outcome {
 /// Which requests in flight an abort means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cancel {
-    /// Those of this target and logical unit, in the device's own form.
-    pub unit: Option<(u8, u16)>,
+    /// Those of this target.
+    pub target: u8,
+    /// Those of this logical unit.
+    pub lun: Option<u16>,
     /// Those with this tag.
     pub tag: Option<u64>,
     /// What they are answered.

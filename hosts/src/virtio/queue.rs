@@ -62,6 +62,11 @@ impl Chain {
     }
 }
 
+/// Whether an index that moved from `old` to `new` passed `event` (2.7.10.1): in a window modulo 2^16, so in 16 bits.
+const fn passed(event: u16, old: u16, new: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
 /// One queue.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Queue {
@@ -284,8 +289,7 @@ impl Queue {
         self.signalled = new;
         if negotiated.event_idx {
             let event = self.used_event(bus)?;
-            // In the window [old, new), modulo 2^16: it must be computed in 16 bits.
-            return Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old));
+            return Ok(passed(event, old, new));
         }
         Ok(bus.read_u16(self.avail)? & NO_INTERRUPT == 0)
     }
@@ -293,5 +297,39 @@ impl Queue {
     /// A descriptor that the device does not own, if there is one.
     pub fn idle_descriptor(&self) -> Option<u16> {
         self.busy.iter().position(|busy| !busy).map(|at| at as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passed;
+
+    /// Counts from `old` to `new`: does `event` lie on the way? Compared for every event and every batch of 1 to 7, at each old index.
+    fn mistakes(passed: impl Fn(u16, u16, u16) -> bool) -> u32 {
+        let mut mistakes = 0;
+        for old in 0..=u16::MAX {
+            let batch = old % 7 + 1;
+            let new = old.wrapping_add(batch);
+            for near in 0..24 {
+                let event = old.wrapping_add(near).wrapping_sub(8);
+                let on_the_way = (0..batch).any(|step| old.wrapping_add(step) == event);
+                mistakes += u32::from(passed(event, old, new) != on_the_way);
+            }
+        }
+        mistakes
+    }
+
+    #[test]
+    fn x03_event_idx_window() {
+        assert_eq!(mistakes(passed), 0);
+    }
+
+    #[test]
+    fn x03_event_idx_window_control() {
+        // Computed in a wider integer, it goes wrong at the wrap.
+        assert!(
+            mistakes(|event, old, new| i32::from(new) - i32::from(event) - 1 < i32::from(new) - i32::from(old)) > 0
+        );
+        assert!(mistakes(|event, _, new| new > event) > 0);
     }
 }

@@ -1,7 +1,8 @@
 //! What is put on prepared disks: a tree of files that follows from the seed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -9,6 +10,9 @@ use super::pattern::mix;
 
 /// Sizes at the edges of blocks and pages, where off-by-one lives.
 const SIZES: [usize; 14] = [0, 1, 511, 512, 513, 1023, 4095, 4096, 4097, 8191, 30_000, 65_536, 131_073, 300_000];
+
+/// When all files were last modified, in seconds since 1970: contents follow from the seed alone.
+pub const WHEN: u64 = 1_700_000_000;
 
 /// Writes the tree below `root`, which must exist, and returns the paths of the files relative
 /// to it. `budget` bounds the bytes of all files together.
@@ -36,6 +40,8 @@ fn put(root: &Path, path: PathBuf, content: &[u8], files: &mut Vec<PathBuf>) -> 
     let say = || format!("cannot write {}", full.display());
     fs::create_dir_all(full.parent().unwrap_or(root)).with_context(say)?;
     fs::write(&full, content).with_context(say)?;
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(WHEN);
+    File::options().write(true).open(&full).and_then(|file| file.set_modified(then)).with_context(say)?;
     files.push(path);
     Ok(())
 }

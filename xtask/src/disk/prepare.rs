@@ -77,8 +77,9 @@ fn make_ext4(directory: &Path, tree: &Path, bytes: u64, block_size: u32, seed: u
     let file = blank(directory, "ext4.part", bytes)?;
     let uuid = table::guid(seed, 100).to_string();
     let mut command = Command::new(program::find("mkfs.ext4")?);
-    // The clock of the file system stands still, so that a seed gives the same disk again.
-    command.env("E2FSPROGS_FAKE_TIME", "1700000000");
+    // The clock of the file system stands still: all but the change times of inodes follows from
+    // the seed.
+    command.env("E2FSPROGS_FAKE_TIME", content::WHEN.to_string());
     command.args(["-q", "-F", "-L", "undercroft", "-U", &uuid, "-E"]);
     command.arg(format!("hash_seed={uuid},root_owner=0:0"));
     command.args(["-b", if block_size > 1024 { "4096" } else { "1024" }, "-d"]).arg(tree).arg(&file);
@@ -95,7 +96,7 @@ fn make_fat(directory: &Path, tree: &Path, bytes: u64, block_size: u32, seed: u6
     let mut entries = fs::read_dir(tree)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     entries.sort();
     let mut command = Command::new(program::find("mcopy")?);
-    command.env("MTOOLS_SKIP_CHECK", "1").args(["-s", "-Q", "-i"]).arg(&file).args(entries).arg("::/");
+    command.env("MTOOLS_SKIP_CHECK", "1").args(["-s", "-Q", "-m", "-i"]).arg(&file).args(entries).arg("::/");
     program::run(&mut command)?;
     Ok(file)
 }

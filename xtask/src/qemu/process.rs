@@ -87,8 +87,18 @@ pub fn run(
         None => guard.wait(limits.silence)?,
     };
     drop(guard);
-    let stderr = errors.iter().flat_map(|(chunk, _)| chunk).collect::<Vec<_>>();
+    let stderr = rest(&errors);
     Ok(Outcome { exit, stderr: String::from_utf8_lossy(&stderr).trim().to_owned() })
+}
+
+/// What came and comes from a pipe whose writer is gone. A child of its own may still hold the
+/// other end: that is not waited for.
+fn rest(pipe: &Receiver<(Vec<u8>, Instant)>) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Ok((chunk, _)) = pipe.recv_timeout(Duration::from_secs(1)) {
+        all.extend(chunk);
+    }
+    all
 }
 
 /// Kills the process when it goes out of scope, whatever the reason.
@@ -194,6 +204,15 @@ mod tests {
     fn chatter_does_not_keep_a_run_alive_for_ever() {
         let limits = Limits { whole: Duration::from_millis(500), ..LIMITS };
         assert_eq!(sh("while :; do echo x; sleep 0.05; done", limits).0.exit, Exit::TimedOut);
+    }
+
+    #[test]
+    fn a_grandchild_that_lives_on_is_not_waited_for() {
+        let start = Instant::now();
+        let limits = Limits { silence: Duration::from_millis(300), ..LIMITS };
+        let (outcome, _) = sh("echo oops >&2; sleep 30; true", limits);
+        assert_eq!((outcome.exit, outcome.stderr.as_str()), (Exit::Silent, "oops"));
+        assert!(start.elapsed() < Duration::from_secs(20));
     }
 
     #[test]

@@ -61,6 +61,8 @@ fn test(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     let counts = judged(Counts::of(&text), output.status.success());
     if counts.failed > 0 {
         println!("{text}");
+        // A test that is skipped has not passed.
+        text.lines().filter(|line| line.ends_with("... ignored")).for_each(|line| println!("IGNORED {line}"));
     }
     tally.add(name, counts);
     Ok(())

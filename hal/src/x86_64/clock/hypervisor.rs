@@ -55,6 +55,10 @@ pub(super) fn tsc_rate() -> Rates {
         // Leaf 3, subleaf 0: the guest's rate in kHz. The timer runs at Xen's fixed 100 MHz.
         return Rates { tsc: kilohertz(cpuid(first + 3, 0).ecx), timer: Some(100_000_000) };
     }
+    if leaves(b"TCGTCGTCGTCG").is_some() {
+        // QEMU's own local timer counts nanoseconds (`hw/intc/apic.c`).
+        return Rates { tsc: None, timer: Some(1_000_000_000) };
+    }
     let timing = [&b"KVMKVMKVM\0\0\0"[..], b"VMwareVMware"].into_iter().find_map(|signature| {
         let first = leaves(signature.first_chunk()?)?;
         (cpuid(first, 0).eax >= first + 0x10).then(|| cpuid(first + 0x10, 0))

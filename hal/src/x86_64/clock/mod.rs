@@ -39,7 +39,7 @@ static LATEST: AtomicU64 = AtomicU64::new(0);
 /// Where the rate came from, as an index of [`NAMES`].
 static NAME: AtomicU8 = AtomicU8::new(0);
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "none",
     "kvmclock",
     "hyper-v reference time",
@@ -48,6 +48,7 @@ const NAMES: [&str; 8] = [
     "tsc (measured against the acpi timer)",
     "tsc (measured against the pit)",
     "tsc (nominal rate)",
+    "tsc (measured against the local timer)",
 ];
 
 /// Nanoseconds since the image's entry.
@@ -110,7 +111,7 @@ pub(super) fn init(tables: Option<&Tables>) -> Result<(), NoClock> {
             timer::init(Some(timer_rate));
         }
         _ => {
-            let measured = reference::measure(tables);
+            let measured = reference::measure(tables, told.timer);
             let (rate, measured_name) = match (tsc_rate, &measured) {
                 (Some(rate), _) => (rate, 3),
                 (None, Some(measured)) => (measured.tsc, measured.against),

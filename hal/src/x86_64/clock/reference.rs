@@ -8,9 +8,9 @@ use crate::x86_64::registers;
 use crate::x86_64::{apic, interrupts, paging, port};
 
 /// Length of the measurement.
-const WINDOW_NANOSECONDS: u64 = 4_000_000;
-/// Readings of the reference before it counts as stopped.
-const PATIENCE: u32 = 2_000_000;
+const WINDOW_NANOSECONDS: u64 = 2_000_000;
+/// Readings of the reference without a change before it counts as stopped.
+const PATIENCE: u32 = 2_000;
 
 /// A counter of known rate.
 enum Reference {
@@ -20,6 +20,8 @@ enum Reference {
     PmTimer(u16, u32),
     /// Channel 2 of the 8254, counting down 16 bits.
     Pit,
+    /// The local timer, where its rate is told, in hertz.
+    LocalTimer(u64),
 }
 
 /// What was measured, in hertz, and against what (an index of the clock's names).
@@ -80,6 +82,7 @@ impl Reference {
                 let low = port::read8(0x42);
                 u32::from(port::read8(0x42)) << 8 | u32::from(low)
             }
+            Self::LocalTimer(_) => apic::timer_left(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Reference {
             Self::Hpet(..) => last.wrapping_sub(first),
             Self::PmTimer(_, mask) => last.wrapping_sub(first) & mask,
             Self::Pit => first.wrapping_sub(last) & 0xFFFF,
+            Self::LocalTimer(_) => first.wrapping_sub(last),
         })
     }
 
@@ -96,6 +100,7 @@ impl Reference {
             Self::Hpet(_, femtoseconds) => (u128::from(ticks) * u128::from(*femtoseconds) / 1_000_000) as u64,
             Self::PmTimer(..) => (u128::from(ticks) * 1_000_000_000 / 3_579_545) as u64,
             Self::Pit => (u128::from(ticks) * 1_000_000_000 / 1_193_182) as u64,
+            Self::LocalTimer(rate) => (u128::from(ticks) * 1_000_000_000 / u128::from(*rate)) as u64,
         }
     }
 
@@ -118,11 +123,17 @@ impl Reference {
     fn measure(&self, against: u8) -> Option<Measured> {
         let first = self.sample();
         let mut patience = PATIENCE;
-        while self.nanoseconds(self.ticks_between(first.reference, self.read())) < WINDOW_NANOSECONDS {
-            patience -= 1;
+        let mut before = first.reference;
+        loop {
+            let now = self.read();
+            if self.nanoseconds(self.ticks_between(first.reference, now)) >= WINDOW_NANOSECONDS {
+                break;
+            }
+            patience = if now == before { patience - 1 } else { PATIENCE };
             if patience == 0 {
                 return None;
             }
+            before = now;
         }
         let last = self.sample();
         let window = self.nanoseconds(self.ticks_between(first.reference, last.reference));
@@ -140,8 +151,9 @@ impl Reference {
     }
 }
 
-/// Measures against the best reference that works. Interrupts are off; the timer's interrupt is masked.
-pub(super) fn measure(tables: Option<&Tables>) -> Option<Measured> {
+/// Measures against the best reference that works; `timer_rate` is the local timer's, if it is told. Interrupts are off;
+/// the timer's interrupt is masked.
+pub(super) fn measure(tables: Option<&Tables>, timer_rate: Option<u64>) -> Option<Measured> {
     let hpet = || Reference::hpet(tables?.hpet?);
     let pm_timer = || {
         let fadt = tables?.fadt?;
@@ -152,7 +164,8 @@ pub(super) fn measure(tables: Option<&Tables>) -> Option<Measured> {
     let result = hpet()
         .and_then(|hpet| hpet.measure(4))
         .or_else(|| pm_timer().and_then(|timer| timer.measure(5)))
-        .or_else(|| Reference::pit().measure(6));
+        .or_else(|| Reference::pit().measure(6))
+        .or_else(|| Reference::LocalTimer(timer_rate?).measure(8));
     apic::timer_start(0);
     result
 }

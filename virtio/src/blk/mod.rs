@@ -1,0 +1,197 @@
+//! virtio-blk (virtio 1.2, 5.2).
+//!
+//! One queue per CPU as far as the device has them; a request goes out on the queue of its CPU and is completed by that queue's bottom
+//! half. Header, status byte and descriptor tables of every possible request are made at the start: the path of a request
+//! allocates nothing and holds one lock once on its way out and once on its way back.
+//!
+//! Made in task context; used as [`BlockDevice`] says.
+
+mod config;
+mod protocol;
+mod submit;
+pub mod wire;
+
+#[cfg(all(not(loom), test))]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use undercroft_block::{BlockDevice, Identity, Info, Rejected, Request, Tag, Watcher};
+use undercroft_hal::cpu::{self, MAX_CPUS};
+use undercroft_hal::{Duration, Instant, Task};
+
+use crate::ProbeError;
+use crate::defect::Defects;
+use crate::device::{Plan, Running, start};
+use crate::transport::{Transport, setup_with};
+use crate::wire::Features;
+use protocol::{Blk, Serial};
+use wire::BlkFeatures;
+
+/// What the driver takes of what a device offers.
+const WANTED: u64 = BlkFeatures::SIZE_MAX
+    .union(BlkFeatures::SEG_MAX)
+    .union(BlkFeatures::RO)
+    .union(BlkFeatures::BLK_SIZE)
+    .union(BlkFeatures::FLUSH)
+    .union(BlkFeatures::TOPOLOGY)
+    .union(BlkFeatures::CONFIG_WCE)
+    .union(BlkFeatures::MQ)
+    .union(BlkFeatures::DISCARD)
+    .union(BlkFeatures::WRITE_ZEROES)
+    .bits()
+    | Features::INDIRECT_DESC.union(Features::EVENT_IDX).bits();
+
+/// Descriptors over all queues: more requests in flight than this have never made a disk faster.
+const MAX_DESCRIPTORS: u16 = 256;
+/// Descriptors of one queue at least.
+const MIN_DESCRIPTORS: u16 = 64;
+/// How long the device may take to say its serial number.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A virtio block device.
+///
+/// Dropping it (task or bottom-half context, no lock held) resets the device; requests in flight then finish with
+/// [`Error::Removed`](undercroft_block::Error::Removed) from a bottom half.
+pub struct VirtioBlk {
+    running: Running<Blk>,
+    identity: Identity,
+    /// The queue of each CPU.
+    route: [u16; MAX_CPUS],
+}
+
+impl core::fmt::Debug for VirtioBlk {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("VirtioBlk").field("identity", &self.identity).field("info", &self.info()).finish()
+    }
+}
+
+impl VirtioBlk {
+    /// Takes a block device into use.
+    ///
+    /// # Errors
+    /// [`ProbeError`]; the device is left reset.
+    pub fn new(cx: &Task, transport: Box<dyn Transport>) -> Result<Self, ProbeError> {
+        Self::with_defects(cx, transport, Defects::default())
+    }
+
+    pub(crate) fn with_defects(
+        cx: &Task,
+        mut transport: Box<dyn Transport>,
+        defects: Defects,
+    ) -> Result<Self, ProbeError> {
+        let bits = setup_with(&mut *transport, WANTED, defects)?;
+        let features = BlkFeatures::from_bits_retain(bits);
+        let place = transport.place();
+        let mut shape = config::read_shape(&*transport, features)?;
+        let queues = queues(&mut *transport, shape.queues);
+        let max_size = (MAX_DESCRIPTORS / queues).max(MIN_DESCRIPTORS);
+        let max_size = 1 << max_size.ilog2();
+        // Each request takes one descriptor with its own table, else one for each buffer.
+        let size = transport.queue_max_size(0).min(max_size);
+        let per_request = if Features::from_bits_retain(bits).contains(Features::INDIRECT_DESC) {
+            1
+        } else {
+            let fits = size.saturating_sub(2).max(1);
+            shape.info.limits.max_segments = shape.info.limits.max_segments.min(fits);
+            let limits = &mut shape.info.limits;
+            limits.max_transfer_bytes =
+                limits.max_transfer_bytes.min(limits.max_segment_bytes.saturating_mul(u32::from(fits)));
+            3
+        };
+        shape.info.queues = queues;
+        shape.info.depth = u32::from(queues) * u32::from(size / per_request);
+        let shift = if defects.has(crate::defect::Defect::ScalesSectors) { 0 } else { shape.shift };
+        let protocol = Blk::new(shape.info, features, shift);
+        let plan = Plan { features: bits, queues, special: 0, max_size, defects };
+        let running = start(cx, transport, plan, protocol)?;
+        let serial = identify(cx, &running)?;
+        let mut route = [0; MAX_CPUS];
+        for (slot, queue) in route.iter_mut().zip((0..queues).cycle()) {
+            *slot = queue;
+        }
+        let identity = Identity {
+            driver: "virtio-blk",
+            controller: place,
+            serial,
+            model: String::new(),
+            interrupts: running.interrupts.clone(),
+            transport: names(bits),
+        };
+        Ok(Self { running, identity, route })
+    }
+}
+
+/// How many queues to use: one per CPU, as many as the device has and can tell apart by vectors.
+fn queues(transport: &mut dyn Transport, offered: u16) -> u16 {
+    let vectors = transport.vectors().saturating_sub(1).max(1);
+    let wanted = offered.min(cpu::count().min(MAX_CPUS) as u16).min(vectors);
+    // A queue that the device announced but does not have is not missed, as long as there is the first.
+    (1..wanted).find(|&queue| transport.queue_max_size(queue) == 0).unwrap_or(wanted)
+}
+
+/// The negotiated transport features, for people.
+pub(crate) fn names(bits: u64) -> String {
+    let features = Features::from_bits_retain(bits);
+    let known = [
+        (Features::EVENT_IDX, "event-idx"),
+        (Features::INDIRECT_DESC, "indirect"),
+        (Features::ACCESS_PLATFORM, "access-platform"),
+    ];
+    let names: Vec<_> = known.iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| *name).collect();
+    names.join(" ")
+}
+
+/// Asks for the serial number: the first request, which also shows that interrupts arrive.
+fn identify(cx: &Task, running: &Running<Blk>) -> Result<String, ProbeError> {
+    submit::identify(&running.device);
+    let start = Instant::now();
+    loop {
+        cx.run_pending();
+        match *running.device.protocol.serial.lock() {
+            Serial::Pending if start.elapsed() > IDENTIFY_TIMEOUT => return Err(ProbeError::Silent),
+            Serial::Pending => {}
+            Serial::None => return Ok(String::new()),
+            Serial::Bytes(bytes) => {
+                let text = bytes.iter().take_while(|&&byte| byte != 0).filter(|byte| (b' '..=b'~').contains(*byte));
+                return Ok(String::from(text.map(|&byte| char::from(byte)).collect::<String>().trim()));
+            }
+        }
+        cpu::relax();
+    }
+}
+
+impl BlockDevice for VirtioBlk {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn info(&self) -> Info {
+        self.running.device.protocol.info()
+    }
+
+    fn submit(&self, request: Request) -> Result<Tag, Rejected> {
+        submit::submit(&self.running.device, self.here(), request)
+    }
+
+    fn commit(&self) {
+        if let Some(queue) = self.running.device.queue(self.here()) {
+            queue.commit();
+        }
+    }
+
+    fn watch(&self, watcher: Arc<dyn Watcher>) {
+        self.running.device.protocol.watch(watcher);
+    }
+}
+
+impl VirtioBlk {
+    /// The queue of the calling CPU. A caller that migrates meanwhile uses a neighbour's queue, which its lock allows.
+    #[inline]
+    fn here(&self) -> usize {
+        usize::from(self.route[cpu::current() % MAX_CPUS])
+    }
+}

@@ -1,0 +1,158 @@
+//! What virtio-blk keeps and does per request (virtio 1.2, 5.2.6). Bottom-half context unless said otherwise.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use undercroft_block::{Error, Event, Features, InFlight, Info, Watcher};
+use undercroft_hal::BottomHalf;
+use undercroft_hal::sync::{IrqSpinLock, Rank};
+
+use super::config::read_changing;
+use super::wire::{BlkFeatures, ID_BYTES, RequestStatus};
+use crate::device::{Breach, Device, Frames, Protocol};
+use crate::queue::Used;
+use crate::transport::Transport;
+
+/// Offsets in a chain's frame, in bytes.
+pub(super) mod frame {
+    /// The request's header.
+    pub(in crate::blk) const HEADER: usize = 0;
+    /// The range of a discard, or the answer to `GET_ID`.
+    pub(in crate::blk) const DATA: usize = 16;
+    /// The status byte.
+    pub(in crate::blk) const STATUS: usize = 48;
+    /// All of it.
+    pub(in crate::blk) const BYTES: usize = 64;
+}
+
+/// What a chain in flight carries.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// A submitter's request.
+    Request(InFlight),
+    /// The question for the serial number.
+    Identify,
+}
+
+/// The answer to the question for the serial number.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Serial {
+    /// Not there yet.
+    Pending,
+    /// The device has none.
+    None,
+    /// As the device wrote it.
+    Bytes([u8; ID_BYTES]),
+}
+
+/// virtio-blk.
+pub(super) struct Blk {
+    /// All but the capacity and the cache's state.
+    fixed: Info,
+    features: BlkFeatures,
+    pub(super) shift: u32,
+    capacity: AtomicU64,
+    writeback: AtomicBool,
+    pub(super) serial: IrqSpinLock<Serial>,
+    watcher: IrqSpinLock<Option<Arc<dyn Watcher>>>,
+}
+
+/// Inside a queue's lock.
+const INNER: Rank = Rank::new(34);
+
+impl Blk {
+    pub(super) fn new(info: Info, features: BlkFeatures, shift: u32) -> Self {
+        Self {
+            fixed: info,
+            features,
+            shift,
+            capacity: AtomicU64::new(info.capacity),
+            writeback: AtomicBool::new(info.features.contains(Features::VOLATILE_CACHE)),
+            serial: IrqSpinLock::new(INNER, Serial::Pending),
+            watcher: IrqSpinLock::new(INNER, None),
+        }
+    }
+
+    /// The device's present shape. Any context.
+    #[inline]
+    pub(super) fn info(&self) -> Info {
+        let mut info = self.fixed;
+        info.capacity = self.capacity.load(Ordering::Relaxed);
+        info.features.set(Features::VOLATILE_CACHE, self.writeback.load(Ordering::Relaxed));
+        info
+    }
+
+    /// Whether the device takes flushes. Any context.
+    pub(super) const fn flushes(&self) -> bool {
+        self.features.contains(BlkFeatures::FLUSH)
+    }
+
+    pub(super) fn watch(&self, watcher: Arc<dyn Watcher>) {
+        // Dropped after the lock: the last reference may run anything.
+        let old = self.watcher.lock().replace(watcher);
+        drop(old);
+    }
+
+    fn tell(&self, cx: &BottomHalf, event: Event) {
+        let watcher = self.watcher.lock().clone();
+        if let Some(watcher) = watcher {
+            watcher.event(cx, event);
+        }
+    }
+}
+
+impl Protocol for Blk {
+    type Slot = Slot;
+    type Reply = RequestStatus;
+    const FRAME: usize = frame::BYTES;
+
+    #[inline]
+    fn reply(&self, frames: &Frames, used: Used, slot: &Slot) -> Result<RequestStatus, Breach> {
+        // The used index was loaded with acquire before: this is what the device wrote before it returned the chain.
+        let status = RequestStatus(frames.read(used.head, frame::STATUS));
+        if let Slot::Identify = slot {
+            *self.serial.lock() = match status {
+                RequestStatus::OK => Serial::Bytes(frames.read(used.head, frame::DATA)),
+                _ => Serial::None,
+            };
+        }
+        // A device that returns a chain without a status has not carried it out, and may still do so.
+        if status == RequestStatus::UNTOUCHED { Err(Breach) } else { Ok(status) }
+    }
+
+    #[inline]
+    fn finish(&self, cx: &BottomHalf, _device: &Device<Self>, _queue: u16, slot: Slot, reply: RequestStatus) {
+        let Slot::Request(request) = slot else { return };
+        let result = match reply {
+            RequestStatus::OK => Ok(()),
+            RequestStatus::UNSUPP => Err(Error::Unsupported),
+            // IOERR, and what a later revision may add: an error is never reported as success.
+            _ => Err(Error::Medium),
+        };
+        request.finish(cx, result);
+    }
+
+    fn finish_idle(&self, cx: &BottomHalf, slot: Slot) {
+        if let Slot::Request(request) = slot {
+            request.finish(cx, Ok(()));
+        }
+    }
+
+    fn end(&self, cx: &BottomHalf, slot: Slot, error: Error) {
+        if let Slot::Request(request) = slot {
+            request.finish(cx, Err(error));
+        }
+    }
+
+    fn room(&self, cx: &BottomHalf, _queue: u16) {
+        self.tell(cx, Event::Room);
+    }
+
+    fn config_changed(&self, cx: &BottomHalf, transport: &dyn Transport) {
+        let Ok((capacity, writeback)) = read_changing(transport, self.features, self.shift) else { return };
+        self.writeback.store(writeback, Ordering::Relaxed);
+        if self.capacity.swap(capacity, Ordering::Relaxed) != capacity {
+            self.tell(cx, Event::Resized);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Historic hazards that tests put back, to show that the same check catches them. Outside this crate's own tests there are none:
+//! [`Defects::has`] is `false` at compile time.
+
+/// A hazard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[cfg_attr(not(test), expect(dead_code, reason = "constructed by tests only"))]
+pub(crate) enum Defect {
+    /// Used elements are believed without a look at what is in flight (X02).
+    TrustsUsedIds = 1 << 0,
+    /// The used index may jump (X02).
+    TrustsUsedIndex = 1 << 1,
+    /// Lengths are believed (A-VQ-03).
+    TrustsLengths = 1 << 2,
+    /// Chains are freed by what the shared descriptors say (X35).
+    TrustsSharedChains = 1 << 3,
+    /// The notification window is compared as plain integers (X03).
+    PlainWindow = 1 << 4,
+    /// A chain's slot keeps the length of its last use (A-VQ-04).
+    StaleChainLength = 1 << 5,
+    /// `FEATURES_OK` is not read back (X24).
+    TrustsFeatures = 1 << 6,
+    /// Completions run while the queue's lock is held (A-VQ-03, A-VBLK-04).
+    CompletesUnderLock = 1 << 7,
+    /// The status byte is not preset before a request goes out (A-VBLK-04).
+    StatusNotPreset = 1 << 8,
+    /// Sectors are counted in logical blocks (X19).
+    ScalesSectors = 1 << 9,
+    /// A request whose completion nobody waits for is forgotten at removal (A-VBLK-03).
+    ForgetsAtRemoval = 1 << 10,
+    /// Queues complete in the context of whoever looks (A-VQ-01).
+    CompletesInline = 1 << 11,
+}
+
+/// The hazards in force.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Defects(#[cfg(test)] u32);
+
+impl Defects {
+    /// Whether a hazard is in force.
+    #[inline(always)]
+    pub(crate) const fn has(self, defect: Defect) -> bool {
+        #[cfg(test)]
+        return self.0 & defect as u32 != 0;
+        #[cfg(not(test))]
+        {
+            let _ = (self, defect);
+            false
+        }
+    }
+
+    /// One hazard.
+    #[cfg(test)]
+    pub(crate) const fn one(defect: Defect) -> Self {
+        Self(defect as u32)
+    }
+}

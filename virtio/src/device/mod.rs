@@ -1,0 +1,238 @@
+//! What every virtio device of ours has: queues with requests in flight, bottom halves that complete them, and an end.
+//!
+//! # Life of a device
+//! Running → stopping (no request goes out any more, the device is being reset) → dead (the device touches no memory any more: what was
+//! in flight is finished with the reason, from a bottom half, and the rings may be freed). The way is one; [`Device::stop`] walks it, for a
+//! device that broke its contract as for one that is removed.
+//!
+//! # Contexts and locks
+//! A hard interrupt handler only schedules the queue's bottom half ([`interrupts`]). The bottom half takes the queue's lock for each
+//! chain it pops and runs the completion without it. Submitters take the lock once per request and once per commit. Lock order: the
+//! transport's (rank `DEVICE`) before a queue's (rank `QUEUE`); they are never held together here.
+
+mod frames;
+mod interrupts;
+mod queue;
+mod slots;
+mod start;
+
+pub(crate) use frames::Frames;
+pub(crate) use queue::{Life, Queue, QueueState};
+pub(crate) use slots::Slots;
+pub(crate) use start::{Plan, Running, TABLE_LEN, start};
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use undercroft_block::Error;
+use undercroft_hal::sync::{IrqSpinLock, assert_unlocked};
+use undercroft_hal::work::Turn;
+use undercroft_hal::{BottomHalf, cpu};
+
+use crate::defect::{Defect, Defects};
+use crate::queue::Used;
+use crate::transport::{Transport, reset};
+use crate::wire::Status;
+
+/// Chains completed before others get a turn.
+const BUDGET: usize = 64;
+
+/// A device answered something that its contract does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Breach;
+
+/// What one type of device adds.
+pub(crate) trait Protocol: Send + Sync + Sized + 'static {
+    /// What is kept for a chain in flight: it owns the buffers.
+    type Slot: Send;
+    /// What the device answered, copied out of shared memory.
+    type Reply;
+    /// Shared bytes per chain for headers and answers: a power of two.
+    const FRAME: usize;
+
+    /// Copies the answer out of the chain's frame. Under the queue's lock: right after this the frame may be used again.
+    ///
+    /// # Errors
+    /// [`Breach`] fails the device.
+    fn reply(&self, frames: &Frames, used: Used, slot: &Self::Slot) -> Result<Self::Reply, Breach>;
+    /// A chain is done. No lock is held.
+    fn finish(&self, cx: &BottomHalf, device: &Device<Self>, queue: u16, slot: Self::Slot, reply: Self::Reply);
+    /// A request that needed no device is done ([`QueueState::finish_without_device`]). No lock is held.
+    fn finish_idle(&self, cx: &BottomHalf, slot: Self::Slot);
+    /// A chain ends without an answer. No lock is held; the device does not have it any more.
+    fn end(&self, cx: &BottomHalf, slot: Self::Slot, error: Error);
+    /// Queue `queue` had refused a request and has room again.
+    fn room(&self, cx: &BottomHalf, queue: u16);
+    /// The configuration changed.
+    fn config_changed(&self, cx: &BottomHalf, transport: &dyn Transport);
+}
+
+/// A device in use.
+pub(crate) struct Device<P: Protocol> {
+    pub(crate) protocol: P,
+    pub(crate) queues: Box<[Queue<P::Slot>]>,
+    /// Taken out by whoever uses it.
+    transport: IrqSpinLock<Option<Box<dyn Transport>>>,
+    stopping: AtomicBool,
+    pub(crate) defects: Defects,
+}
+
+impl<P: Protocol> Device<P> {
+    /// The queue of that number.
+    #[inline]
+    pub(crate) fn queue(&self, index: usize) -> Option<&Queue<P::Slot>> {
+        self.queues.get(index)
+    }
+
+    /// Completes what a queue's device has returned. The queue's bottom half.
+    pub(crate) fn service(&self, cx: &BottomHalf, index: usize) -> Turn {
+        let Some(queue) = self.queues.get(index) else { return Turn::Done };
+        let mut budget = BUDGET;
+        loop {
+            let mut state = queue.state.lock();
+            match state.life {
+                Life::Running => state.begin_service(),
+                Life::Stopping => return Turn::Done,
+                Life::Dead(error) => {
+                    drop(state);
+                    return self.end_all(cx, queue, error);
+                }
+            }
+            if let Some(slot) = state.done.pop_front() {
+                drop(state);
+                self.protocol.finish_idle(cx, slot);
+                continue;
+            }
+            if budget == 0 {
+                let kick = state.end_service();
+                drop(state);
+                queue.kick_if(kick);
+                return Turn::Again;
+            }
+            budget -= 1;
+            match state.ring.pop() {
+                Ok(Some(used)) => {
+                    let Some(slot) = state.slots.take(used.head) else { continue };
+                    let reply = self.protocol.reply(&state.frames, used, &slot);
+                    let _held = if self.defects.has(Defect::CompletesUnderLock) {
+                        Some(state)
+                    } else {
+                        drop(state);
+                        None
+                    };
+                    match reply {
+                        Ok(reply) => self.protocol.finish(cx, self, queue.index, slot, reply),
+                        Err(Breach) => {
+                            self.stop(Error::Broken);
+                            self.protocol.end(cx, slot, Error::Broken);
+                        }
+                    }
+                }
+                Ok(None) => {
+                    let kick = state.end_service();
+                    let more = state.ring.enable_interrupts();
+                    let starved = core::mem::take(&mut state.starved);
+                    drop(state);
+                    queue.kick_if(kick);
+                    if starved {
+                        self.protocol.room(cx, queue.index);
+                    }
+                    if !more {
+                        return Turn::Done;
+                    }
+                }
+                Err(error) => {
+                    drop(state);
+                    log::error!("queue {index}: {error}");
+                    self.stop(Error::Broken);
+                    return Turn::Done;
+                }
+            }
+        }
+    }
+
+    /// Finishes what a dead device had in flight.
+    fn end_all(&self, cx: &BottomHalf, queue: &Queue<P::Slot>, error: Error) -> Turn {
+        for _ in 0..BUDGET {
+            let mut state = queue.state.lock();
+            if let Some(slot) = state.done.pop_front() {
+                drop(state);
+                self.protocol.finish_idle(cx, slot);
+            } else if let Some(slot) = state.slots.take_any() {
+                drop(state);
+                self.protocol.end(cx, slot, error);
+            } else {
+                return Turn::Done;
+            }
+        }
+        Turn::Again
+    }
+
+    /// Whether a dead device has nothing left to finish.
+    fn is_over(&self) -> bool {
+        self.queues.iter().all(|queue| {
+            let state = queue.state.lock();
+            matches!(state.life, Life::Dead(_)) && state.slots.is_empty() && state.done.is_empty()
+        })
+    }
+
+    /// The configuration changed, or the device failed. The device's bottom half.
+    fn service_config(&self, cx: &BottomHalf) -> Turn {
+        // Whoever has the transport now is stopping the device.
+        let Some(transport) = self.transport.lock().take() else { return Turn::Done };
+        let failed = transport.status().contains(Status::NEEDS_RESET);
+        if !failed {
+            self.protocol.config_changed(cx, &*transport);
+        }
+        *self.transport.lock() = Some(transport);
+        if failed {
+            log::error!("the device says that it needs a reset");
+            self.stop(Error::Broken);
+        }
+        Turn::Done
+    }
+
+    /// Stops the device for good: resets it and has everything in flight finished with `error`. Bottom half or task context, no lock held.
+    /// Only the first call acts.
+    pub(crate) fn stop(&self, error: Error) {
+        assert_unlocked("a device is stopped");
+        if self.stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for queue in &self.queues {
+            queue.state.lock().life = Life::Stopping;
+        }
+        let mut transport = loop {
+            // A look at the configuration on another CPU has it for a moment.
+            if let Some(transport) = self.transport.lock().take() {
+                break transport;
+            }
+            cpu::relax();
+        };
+        if let Err(error) = reset(&mut *transport) {
+            // The buffers go back to their owners all the same, so the device must not reach memory any more.
+            log::error!("{error}");
+            transport.isolate();
+        }
+        transport.enable_vectors(false);
+        *self.transport.lock() = Some(transport);
+        for queue in &self.queues {
+            queue.state.lock().life = Life::Dead(error);
+            queue.work.schedule();
+        }
+    }
+}
+
+/// Runs what is left of a removed device until nothing is; owns it meanwhile.
+fn farewell<P: Protocol>(device: &Arc<Device<P>>, cx: &BottomHalf) -> Turn {
+    for queue in &device.queues {
+        let life = queue.state.lock().life;
+        if let Life::Dead(error) = life
+            && device.end_all(cx, queue, error) == Turn::Again
+        {
+            return Turn::Again;
+        }
+    }
+    if device.is_over() { Turn::Done } else { Turn::Again }
+}

@@ -1,0 +1,114 @@
+//! One queue in use. Any context.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+use undercroft_block::Error;
+use undercroft_hal::sync::IrqSpinLock;
+use undercroft_hal::work::BottomHalfWork;
+
+use super::{Frames, Slots};
+use crate::queue::{SharedRing, Split};
+use crate::transport::Doorbell;
+
+/// Where a queue is in its device's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Requests go in and out.
+    Running,
+    /// The device is being reset: nothing goes in, nothing is given back yet.
+    Stopping,
+    /// The device was reset: everything ends with this.
+    Dead(Error),
+}
+
+/// A queue: its state under a lock, and what needs none.
+pub(crate) struct Queue<S> {
+    pub(crate) state: IrqSpinLock<QueueState<S>>,
+    doorbell: Doorbell,
+    pub(crate) index: u16,
+    /// The queue's bottom half; its interrupt handler has a reference.
+    pub(crate) work: Arc<BottomHalfWork>,
+}
+
+/// What the queue's lock protects.
+pub(crate) struct QueueState<S> {
+    pub(crate) ring: Split<SharedRing>,
+    pub(crate) frames: Frames,
+    pub(crate) slots: Slots<S>,
+    pub(crate) life: Life,
+    /// A submitter was refused for want of room.
+    pub(crate) starved: bool,
+    /// The bottom half is at work and will publish what is added meanwhile.
+    serving: bool,
+    /// Done without the device; waits for the bottom half. Its capacity is fixed.
+    pub(crate) done: VecDeque<S>,
+}
+
+/// Requests that may wait in [`QueueState::done`].
+const DONE_CAPACITY: usize = 16;
+
+impl<S> Queue<S> {
+    pub(crate) const fn new(
+        state: IrqSpinLock<QueueState<S>>,
+        doorbell: Doorbell,
+        index: u16,
+        work: Arc<BottomHalfWork>,
+    ) -> Self {
+        Self { state, doorbell, index, work }
+    }
+
+    /// Rings the doorbell, if so. No lock is held: the exit to the host may be long.
+    #[inline]
+    pub(crate) fn kick_if(&self, wanted: bool) {
+        if wanted {
+            self.doorbell.ring();
+        }
+    }
+
+    /// Starts what was added.
+    #[inline]
+    pub(crate) fn commit(&self) {
+        let mut state = self.state.lock();
+        // Completions that submit again get one doorbell for the whole batch, at its end.
+        if state.serving || state.life != Life::Running {
+            return;
+        }
+        let kick = state.ring.publish();
+        drop(state);
+        self.kick_if(kick);
+    }
+}
+
+impl<S> QueueState<S> {
+    pub(crate) fn new(ring: Split<SharedRing>, frames: Frames, slots: Slots<S>) -> Self {
+        let done = VecDeque::with_capacity(DONE_CAPACITY);
+        Self { ring, frames, slots, life: Life::Running, starved: false, serving: false, done }
+    }
+
+    /// The bottom half is at work.
+    #[inline]
+    pub(super) fn begin_service(&mut self) {
+        if !self.serving {
+            self.serving = true;
+            self.ring.disable_interrupts();
+        }
+    }
+
+    /// The bottom half ends its batch: publishes what its completions added. `true` if the device wants a kick for it.
+    #[must_use]
+    pub(super) fn end_service(&mut self) -> bool {
+        self.serving = false;
+        self.ring.publish()
+    }
+
+    /// Whether [`QueueState::finish_without_device`] has room.
+    pub(crate) fn has_room_without_device(&self) -> bool {
+        self.done.len() < self.done.capacity()
+    }
+
+    /// Notes a request that is done without the device; there must be room. The caller schedules the bottom half.
+    pub(crate) fn finish_without_device(&mut self, slot: S) {
+        self.done.push_back(slot);
+    }
+}

@@ -1,0 +1,58 @@
+//! From a place on a bus to a driver. Task context.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use undercroft_hal::Task;
+use undercroft_hal::irq::IrqLine;
+use undercroft_hal::pci::Function;
+
+use crate::ProbeError;
+use crate::blk::VirtioBlk;
+use crate::transport::{MmioTransport, PciTransport, Transport};
+use crate::wire::DeviceId;
+
+/// A virtio device that was found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Found {
+    /// A block device, in use.
+    Blk(Arc<VirtioBlk>),
+    /// A virtio device without a driver here; untouched.
+    Other(DeviceId),
+}
+
+fn drive(cx: &Task, transport: Box<dyn Transport>) -> Result<Found, ProbeError> {
+    match transport.device() {
+        DeviceId::BLOCK => Ok(Found::Blk(Arc::new(VirtioBlk::new(cx, transport)?))),
+        other => Ok(Found::Other(other)),
+    }
+}
+
+const fn is_ours(device: DeviceId) -> bool {
+    matches!(device, DeviceId::BLOCK)
+}
+
+/// Takes a PCI function into use. `None` if it is not a virtio device.
+///
+/// # Errors
+/// [`ProbeError`]; the device is left reset.
+pub fn probe_pci(cx: &Task, function: Function) -> Result<Option<Found>, ProbeError> {
+    match PciTransport::identify(&function) {
+        None => Ok(None),
+        Some(device) if !is_ours(device) => Ok(Some(Found::Other(device))),
+        Some(device) => drive(cx, Box::new(PciTransport::new(cx, function, device)?)).map(Some),
+    }
+}
+
+/// Takes the device in a window of MMIO registers into use. `None` if the slot is empty.
+///
+/// # Errors
+/// [`ProbeError`]; the device is left reset.
+pub fn probe_mmio(cx: &Task, phys: u64, len: usize, line: IrqLine) -> Result<Option<Found>, ProbeError> {
+    match MmioTransport::new(cx, phys, len, line)? {
+        None => Ok(None),
+        Some(transport) if !is_ours(transport.device()) => Ok(Some(Found::Other(transport.device()))),
+        Some(transport) => drive(cx, Box::new(transport)).map(Some),
+    }
+}

@@ -1,0 +1,172 @@
+//! The memory of a ring: what driver and device share, and the order of accesses to it. Any context.
+//!
+//! The ring's algorithm is generic over this, so that the very same code runs on DMA memory and under `loom`.
+
+use core::sync::atomic::{Ordering, fence};
+
+use undercroft_hal::dma::{Coherent, DmaConstraints, DmaError};
+
+use crate::wire::ring::{Descriptor, Layout, UsedElement};
+
+/// A split ring's shared memory. Indices into it are the driver's own and in range.
+pub trait RingMemory {
+    /// Writes a descriptor of the ring's table.
+    fn set_descriptor(&self, index: u16, descriptor: Descriptor);
+    /// Writes a descriptor of chain `head`'s own table.
+    fn set_indirect(&self, head: u16, index: u16, descriptor: Descriptor);
+    /// Device address of chain `head`'s own table.
+    fn table_addr(&self, head: u16) -> u64;
+    /// Entries of each chain's own table; 0 where there are none.
+    fn table_len(&self) -> u16;
+    /// Writes an entry of the available ring. Visible to the device no later than the next [`RingMemory::publish`].
+    fn set_available(&self, entry: u16, head: u16);
+    /// Stores the available index, after everything written before (release).
+    fn publish(&self, index: u16);
+    /// Stores the available ring's flags.
+    fn set_available_flags(&self, flags: u16);
+    /// Stores the index at which the driver wants an interrupt.
+    fn set_used_event(&self, index: u16);
+    /// Loads the used index, before everything read afterwards (acquire).
+    fn used_index(&self) -> u16;
+    /// Loads the used ring's flags.
+    fn used_flags(&self) -> u16;
+    /// Copies an element of the used ring out.
+    fn used(&self, entry: u16) -> UsedElement;
+    /// Loads the index at which the device wants a kick.
+    fn available_event(&self) -> u16;
+    /// Orders every store before it before every load after it (a full fence).
+    fn full_fence(&self);
+    /// What the shared memory now says follows descriptor `index`: only the hazard X35 asks.
+    #[cfg(test)]
+    fn shared_next(&self, index: u16) -> Option<u16>;
+}
+
+/// Ring memory that a device sees.
+#[derive(Debug)]
+pub struct SharedRing {
+    block: Coherent,
+    layout: Layout,
+    used_event: usize,
+    available_event: usize,
+    tables: Option<Tables>,
+}
+
+#[derive(Debug)]
+struct Tables {
+    block: Coherent,
+    len: u16,
+}
+
+impl SharedRing {
+    /// Memory for a ring of `size` descriptors (a power of two), with `table_len` entries in each chain's own table (0 for none).
+    ///
+    /// # Errors
+    /// [`DmaError`].
+    pub fn new(size: u16, table_len: u16, constraints: DmaConstraints) -> Result<Self, DmaError> {
+        let layout = Layout::new(size);
+        let block = Coherent::new(layout.bytes, constraints)?;
+        let tables = if table_len == 0 {
+            None
+        } else {
+            let bytes = usize::from(size) * usize::from(table_len) * size_of::<Descriptor>();
+            Some(Tables { block: Coherent::new(bytes, constraints)?, len: table_len })
+        };
+        let used_event = layout.available + 4 + 2 * usize::from(size);
+        let available_event = layout.used + 4 + 8 * usize::from(size);
+        Ok(Self { block, layout, used_event, available_event, tables })
+    }
+
+    /// Device addresses of descriptor table, available ring and used ring.
+    pub const fn addresses(&self) -> [u64; 3] {
+        [
+            self.block.addr(self.layout.descriptors),
+            self.block.addr(self.layout.available),
+            self.block.addr(self.layout.used),
+        ]
+    }
+}
+
+/// Stores a descriptor as two words.
+#[inline]
+fn store(block: &Coherent, index: usize, descriptor: Descriptor) {
+    let [low, high]: [u64; 2] = zerocopy::transmute!(descriptor);
+    block.write(16 * index, low);
+    block.write(16 * index + 8, high);
+}
+
+impl RingMemory for SharedRing {
+    #[inline]
+    fn set_descriptor(&self, index: u16, descriptor: Descriptor) {
+        store(&self.block, usize::from(index), descriptor);
+    }
+
+    #[inline]
+    fn set_indirect(&self, head: u16, index: u16, descriptor: Descriptor) {
+        if let Some(tables) = &self.tables {
+            store(&tables.block, usize::from(head) * usize::from(tables.len) + usize::from(index), descriptor);
+        }
+    }
+
+    #[inline]
+    fn table_addr(&self, head: u16) -> u64 {
+        self.tables.as_ref().map_or(0, |tables| tables.block.addr(16 * usize::from(head) * usize::from(tables.len)))
+    }
+
+    #[inline]
+    fn table_len(&self) -> u16 {
+        self.tables.as_ref().map_or(0, |tables| tables.len)
+    }
+
+    #[inline]
+    fn set_available(&self, entry: u16, head: u16) {
+        self.block.write(self.layout.available + 4 + 2 * usize::from(entry), head.to_le());
+    }
+
+    #[inline]
+    fn publish(&self, index: u16) {
+        self.block.atomic_u16(self.layout.available + 2).store(index.to_le(), Ordering::Release);
+    }
+
+    #[inline]
+    fn set_available_flags(&self, flags: u16) {
+        self.block.atomic_u16(self.layout.available).store(flags.to_le(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn set_used_event(&self, index: u16) {
+        self.block.atomic_u16(self.used_event).store(index.to_le(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn used_index(&self) -> u16 {
+        u16::from_le(self.block.atomic_u16(self.layout.used + 2).load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn used_flags(&self) -> u16 {
+        u16::from_le(self.block.atomic_u16(self.layout.used).load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn used(&self, entry: u16) -> UsedElement {
+        let at = self.layout.used + 4 + 8 * usize::from(entry);
+        let [id, len] = [at, at + 4].map(|at| u32::from_le(self.block.atomic_u32(at).load(Ordering::Relaxed)));
+        UsedElement { id: id.into(), len: len.into() }
+    }
+
+    #[inline]
+    fn available_event(&self) -> u16 {
+        u16::from_le(self.block.atomic_u16(self.available_event).load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn full_fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    fn shared_next(&self, index: u16) -> Option<u16> {
+        let descriptor: Descriptor = self.block.read(16 * usize::from(index));
+        (descriptor.flags.get() & crate::wire::ring::DESC_NEXT != 0).then(|| descriptor.next.get())
+    }
+}

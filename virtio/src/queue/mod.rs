@@ -1,0 +1,27 @@
+//! The split virtqueue (virtio 1.2, 2.7), driver's side.
+//!
+//! # Contract with the device
+//! The device is an adversary. Everything the driver must remember (free descriptors, chains, what is in flight) is in private
+//! memory; shared memory is written for the device and read once per value. [`Split::pop`] guarantees that the id it returns is the head of a
+//! chain in flight, returned once, and that the length is at most what the device was given to write. Anything else marks the queue broken:
+//! it takes and returns nothing any more, and its owner resets the device.
+//!
+//! # Order of accesses
+//! See [`Split::publish`] and [`Split::enable_interrupts`]: each stores an index, runs a full fence and loads what the other side stored
+//! before its own. Whatever the interleaving, one side sees the other; `loom` runs the driver against a device here.
+//!
+//! # Contexts
+//! Any; the owner provides the lock. Nothing allocates after [`Split::new`].
+
+mod event;
+mod memory;
+mod split;
+
+#[cfg(all(loom, test))]
+mod loom_tests;
+#[cfg(all(not(loom), test))]
+mod split_tests;
+
+pub use event::need_event;
+pub use memory::{RingMemory, SharedRing};
+pub use split::{AddError, Buffer, Chain, RingError, Split, Used};

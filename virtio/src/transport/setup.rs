@@ -1,0 +1,86 @@
+//! The part of initialisation that all devices share (virtio 1.2, 3.1.1). Task context; `reset` also bottom half.
+
+use undercroft_hal::{Duration, Instant, cpu};
+
+use super::Transport;
+use crate::ProbeError;
+use crate::defect::{Defect, Defects};
+use crate::wire::{Features, Status};
+
+/// How long a device may take to finish a reset.
+const RESET_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often the configuration may change under a reader.
+const CONFIG_ATTEMPTS: usize = 16;
+
+/// Resets the device and waits until it says that it is done: only then does it touch no memory any more (2.4.1, 4.1.4.3.2).
+///
+/// # Errors
+/// [`ProbeError::ResetTimeout`].
+pub fn reset(transport: &mut dyn Transport) -> Result<(), ProbeError> {
+    transport.set_status(Status::empty());
+    let start = Instant::now();
+    loop {
+        if transport.status().is_empty() {
+            return Ok(());
+        }
+        if start.elapsed() > RESET_TIMEOUT {
+            return Err(ProbeError::ResetTimeout);
+        }
+        cpu::relax();
+    }
+}
+
+/// Resets the device and agrees on features: those in `wanted` that it offers, always with `VERSION_1`. Reads `FEATURES_OK` back.
+///
+/// # Errors
+/// [`ProbeError`] when the device is legacy, refuses the features or fails.
+pub fn negotiate(transport: &mut dyn Transport, wanted: u64) -> Result<u64, ProbeError> {
+    negotiate_with(transport, wanted, Defects::default())
+}
+
+pub(crate) fn negotiate_with(transport: &mut dyn Transport, wanted: u64, defects: Defects) -> Result<u64, ProbeError> {
+    reset(transport)?;
+    transport.set_status(Status::ACKNOWLEDGE);
+    transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER);
+    let offered = transport.device_features();
+    if offered & Features::VERSION_1.bits() == 0 {
+        transport.set_status(Status::FAILED);
+        return Err(ProbeError::Legacy);
+    }
+    // With ACCESS_PLATFORM the addresses given to the device are those of the DMA interface, which is what the platform hands out.
+    let chosen = offered & (wanted | (Features::VERSION_1 | Features::ACCESS_PLATFORM).bits());
+    transport.set_driver_features(chosen);
+    transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK);
+    let status = transport.status();
+    if status.contains(Status::NEEDS_RESET) {
+        return Err(ProbeError::NeedsReset);
+    }
+    if !status.contains(Status::FEATURES_OK) && !defects.has(Defect::TrustsFeatures) {
+        transport.set_status(Status::FAILED);
+        return Err(ProbeError::FeaturesRefused);
+    }
+    Ok(chosen)
+}
+
+/// Reads several fields of the configuration as they were at one time (2.5.1).
+///
+/// # Errors
+/// [`ProbeError::ConfigUnstable`] when it changes each time.
+pub fn read_config<T>(
+    transport: &dyn Transport,
+    read: impl Fn(&dyn Transport) -> Result<T, ProbeError>,
+) -> Result<T, ProbeError> {
+    for _ in 0..CONFIG_ATTEMPTS {
+        let before = transport.config_generation();
+        let value = read(transport);
+        if transport.config_generation() == before {
+            return value;
+        }
+    }
+    Err(ProbeError::ConfigUnstable)
+}
+
+/// The largest queue size that is a power of two, within what a device says and the format allows; 0 for none.
+pub(super) fn floor_power_of_two(size: u32) -> u16 {
+    if size == 0 { 0 } else { (1 << size.ilog2()).min(u32::from(crate::wire::ring::MAX_SIZE)) as u16 }
+}

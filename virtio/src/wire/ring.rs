@@ -1,0 +1,77 @@
+//! The split virtqueue's memory (virtio 1.2, 2.7). Types and constants only.
+
+use core::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The largest queue (2.7).
+pub const MAX_SIZE: u16 = 32768;
+
+/// Another descriptor follows at `next` (2.7.5).
+pub const DESC_NEXT: u16 = 1;
+/// The device writes this buffer.
+pub const DESC_WRITE: u16 = 2;
+/// The buffer is a table of descriptors (2.7.5.3).
+pub const DESC_INDIRECT: u16 = 4;
+
+/// In the available ring's flags: no interrupts, please (2.7.6; zero with `EVENT_IDX`).
+pub const AVAIL_NO_INTERRUPT: u16 = 1;
+/// In the used ring's flags: no notifications, please (2.7.8).
+pub const USED_NO_NOTIFY: u16 = 1;
+
+/// One descriptor (2.7.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Descriptor {
+    /// Device address of the buffer.
+    pub addr: U64,
+    /// Its bytes.
+    pub len: U32,
+    /// [`DESC_NEXT`], [`DESC_WRITE`], [`DESC_INDIRECT`].
+    pub flags: U16,
+    /// The next descriptor of the chain.
+    pub next: U16,
+}
+
+/// One element of the used ring (2.7.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct UsedElement {
+    /// The head of the chain that was used.
+    pub id: U32,
+    /// Bytes that the device wrote into it.
+    pub len: U32,
+}
+
+const _: () = assert!(size_of::<Descriptor>() == 16);
+const _: () = assert!(offset_of!(Descriptor, len) == 8);
+const _: () = assert!(offset_of!(Descriptor, flags) == 12);
+const _: () = assert!(offset_of!(Descriptor, next) == 14);
+const _: () = assert!(size_of::<UsedElement>() == 8);
+const _: () = assert!(offset_of!(UsedElement, len) == 4);
+
+/// Offsets of the three parts of a queue of one size laid out in one block, each aligned as 2.7 demands, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Descriptor table, aligned to 16.
+    pub descriptors: usize,
+    /// Available ring, aligned to 2: flags, index, entries, used event.
+    pub available: usize,
+    /// Used ring, aligned to 4: flags, index, elements, available event.
+    pub used: usize,
+    /// All of it.
+    pub bytes: usize,
+}
+
+impl Layout {
+    /// For a queue of `size` descriptors. The used ring begins a cache line of its own: the device writes it.
+    pub const fn new(size: u16) -> Self {
+        let size = size as usize;
+        let available = 16 * size;
+        let used = (available + 6 + 2 * size).next_multiple_of(64);
+        Self { descriptors: 0, available, used, bytes: used + 6 + 8 * size }
+    }
+}
+
+const _: () = assert!(Layout::new(8).available == 128 && Layout::new(8).used == 192 && Layout::new(8).bytes == 262);
