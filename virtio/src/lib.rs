@@ -2,7 +2,7 @@
 //!
 //! # Layers
 //! [`wire`] holds the numbers and layouts of the specification; [`queue`] the ring, which knows no device and no bus; [`transport`] the two
-//! buses; [`blk`] the drivers, which [`probe`] finds a place for. What the drivers have in common (queues, interrupts,
+//! buses; [`blk`] and [`scsi`] the drivers, which [`probe`] finds a place for. What the drivers have in common (queues, interrupts,
 //! bottom halves, the end of a device) is one private module.
 //!
 //! # The host
@@ -20,6 +20,7 @@ mod device;
 mod error;
 pub mod probe;
 pub mod queue;
+pub mod scsi;
 pub mod transport;
 pub mod wire;
 

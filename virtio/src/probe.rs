@@ -9,6 +9,7 @@ use undercroft_hal::pci::Function;
 
 use crate::ProbeError;
 use crate::blk::VirtioBlk;
+use crate::scsi::VirtioScsi;
 use crate::transport::{MmioTransport, PciTransport, Transport};
 use crate::wire::DeviceId;
 
@@ -18,6 +19,8 @@ use crate::wire::DeviceId;
 pub enum Found {
     /// A block device, in use.
     Blk(Arc<VirtioBlk>),
+    /// A SCSI host, in use. Its disks are found by [`undercroft_block::scsi`].
+    Scsi(Arc<VirtioScsi>),
     /// A virtio device without a driver here; untouched.
     Other(DeviceId),
 }
@@ -25,12 +28,13 @@ pub enum Found {
 fn drive(cx: &Task, transport: Box<dyn Transport>) -> Result<Found, ProbeError> {
     match transport.device() {
         DeviceId::BLOCK => Ok(Found::Blk(Arc::new(VirtioBlk::new(cx, transport)?))),
+        DeviceId::SCSI_HOST => Ok(Found::Scsi(Arc::new(VirtioScsi::new(cx, transport)?))),
         other => Ok(Found::Other(other)),
     }
 }
 
 const fn is_ours(device: DeviceId) -> bool {
-    matches!(device, DeviceId::BLOCK)
+    matches!(device, DeviceId::BLOCK | DeviceId::SCSI_HOST)
 }
 
 /// Takes a PCI function into use. `None` if it is not a virtio device.

@@ -17,7 +17,6 @@ mod tests;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use undercroft_block::{BlockDevice, Identity, Info, Rejected, Request, Tag, Watcher};
 use undercroft_hal::cpu::{self, MAX_CPUS};
@@ -25,7 +24,7 @@ use undercroft_hal::{Duration, Instant, Task};
 
 use crate::ProbeError;
 use crate::defect::Defects;
-use crate::device::{Plan, Running, start};
+use crate::device::{Plan, Running, depth, feature_names, queue_size, request_queues, route, start};
 use crate::transport::{Transport, setup_with};
 use crate::wire::Features;
 use protocol::{Blk, Serial};
@@ -45,10 +44,6 @@ const WANTED: u64 = BlkFeatures::SIZE_MAX
     .bits()
     | Features::INDIRECT_DESC.union(Features::EVENT_IDX).bits();
 
-/// Descriptors over all queues: more requests in flight than this have never made a disk faster.
-const MAX_DESCRIPTORS: u16 = 256;
-/// Descriptors of one queue at least.
-const MIN_DESCRIPTORS: u16 = 64;
 /// How long the device may take to say its serial number.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -87,62 +82,26 @@ impl VirtioBlk {
         let features = BlkFeatures::from_bits_retain(bits);
         let place = transport.place();
         let mut shape = config::read_shape(&*transport, features)?;
-        let queues = queues(&mut *transport, shape.queues);
-        let max_size = (MAX_DESCRIPTORS / queues).max(MIN_DESCRIPTORS);
-        let max_size = 1 << max_size.ilog2();
-        // Each request takes one descriptor with its own table, else one for each buffer.
+        let queues = request_queues(&mut *transport, 0, shape.queues);
+        let max_size = queue_size(queues);
         let size = transport.queue_max_size(0).min(max_size);
-        let per_request = if Features::from_bits_retain(bits).contains(Features::INDIRECT_DESC) {
-            1
-        } else {
-            let fits = size.saturating_sub(2).max(1);
-            shape.info.limits.max_segments = shape.info.limits.max_segments.min(fits);
-            let limits = &mut shape.info.limits;
-            limits.max_transfer_bytes =
-                limits.max_transfer_bytes.min(limits.max_segment_bytes.saturating_mul(u32::from(fits)));
-            3
-        };
         shape.info.queues = queues;
-        shape.info.depth = u32::from(queues) * u32::from(size / per_request);
+        shape.info.depth = u32::from(queues) * depth(bits, size, &mut shape.info.limits);
         let shift = if defects.has(crate::defect::Defect::ScalesSectors) { 0 } else { shape.shift };
         let protocol = Blk::new(shape.info, features, shift);
         let plan = Plan { features: bits, queues, special: 0, max_size, defects };
         let running = start(cx, transport, plan, protocol)?;
         let serial = identify(cx, &running)?;
-        let mut route = [0; MAX_CPUS];
-        for (slot, queue) in route.iter_mut().zip((0..queues).cycle()) {
-            *slot = queue;
-        }
         let identity = Identity {
             driver: "virtio-blk",
             controller: place,
             serial,
             model: String::new(),
             interrupts: running.interrupts.clone(),
-            transport: names(bits),
+            transport: feature_names(bits),
         };
-        Ok(Self { running, identity, route })
+        Ok(Self { running, identity, route: route(0, queues) })
     }
-}
-
-/// How many queues to use: one per CPU, as many as the device has and can tell apart by vectors.
-fn queues(transport: &mut dyn Transport, offered: u16) -> u16 {
-    let vectors = transport.vectors().saturating_sub(1).max(1);
-    let wanted = offered.min(cpu::count().min(MAX_CPUS) as u16).min(vectors);
-    // A queue that the device announced but does not have is not missed, as long as there is the first.
-    (1..wanted).find(|&queue| transport.queue_max_size(queue) == 0).unwrap_or(wanted)
-}
-
-/// The negotiated transport features, for people.
-pub(crate) fn names(bits: u64) -> String {
-    let features = Features::from_bits_retain(bits);
-    let known = [
-        (Features::EVENT_IDX, "event-idx"),
-        (Features::INDIRECT_DESC, "indirect"),
-        (Features::ACCESS_PLATFORM, "access-platform"),
-    ];
-    let names: Vec<_> = known.iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| *name).collect();
-    names.join(" ")
 }
 
 /// Asks for the serial number: the first request, which also shows that interrupts arrive.

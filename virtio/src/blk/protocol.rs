@@ -155,4 +155,8 @@ impl Protocol for Blk {
             self.tell(cx, Event::Resized);
         }
     }
+
+    fn over(&self, cx: &BottomHalf) {
+        self.tell(cx, Event::Removed);
+    }
 }

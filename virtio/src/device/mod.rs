@@ -13,11 +13,13 @@
 mod frames;
 mod interrupts;
 mod queue;
+mod shape;
 mod slots;
 mod start;
 
 pub(crate) use frames::Frames;
 pub(crate) use queue::{Life, Queue, QueueState};
+pub(crate) use shape::{depth, feature_names, queue_size, request_queues, route};
 pub(crate) use slots::Slots;
 pub(crate) use start::{Plan, Running, TABLE_LEN, start};
 
@@ -66,6 +68,8 @@ pub(crate) trait Protocol: Send + Sync + Sized + 'static {
     fn room(&self, cx: &BottomHalf, queue: u16);
     /// The configuration changed.
     fn config_changed(&self, cx: &BottomHalf, transport: &dyn Transport);
+    /// The device is dead and the first queue's requests have ended.
+    fn over(&self, cx: &BottomHalf);
 }
 
 /// A device in use.
@@ -96,7 +100,11 @@ impl<P: Protocol> Device<P> {
                 Life::Stopping => return Turn::Done,
                 Life::Dead(error) => {
                     drop(state);
-                    return self.end_all(cx, queue, error);
+                    let turn = self.end_all(cx, queue, error);
+                    if turn == Turn::Done && index == 0 {
+                        self.protocol.over(cx);
+                    }
+                    return turn;
                 }
             }
             if let Some(slot) = state.done.pop_front() {

@@ -18,6 +18,11 @@ pub(crate) struct Slots<S> {
     used: u16,
 }
 
+#[inline]
+fn tag(queue: u16, head: u16, generation: u32) -> Tag {
+    Tag::from_bits(u64::from(queue) << 48 | u64::from(head) << 32 | u64::from(generation))
+}
+
 impl<S> Slots<S> {
     /// An empty table for a ring of `size`.
     pub(crate) fn new(queue: u16, size: u16) -> Self {
@@ -37,7 +42,14 @@ impl<S> Slots<S> {
         debug_assert!(slot.value.is_none(), "a chain's slot is taken while it is free");
         slot.value = Some(value);
         self.used += 1;
-        Tag::from_bits(u64::from(self.queue) << 48 | u64::from(head) << 32 | u64::from(slot.generation))
+        tag(self.queue, head, slot.generation)
+    }
+
+    /// The tag that [`Slots::put`] will give for `head`.
+    #[inline]
+    pub(crate) fn next_tag(&self, head: u16) -> Tag {
+        let generation = self.slots.get(usize::from(head)).map_or(0, |slot| slot.generation);
+        tag(self.queue, head, generation.wrapping_add(1))
     }
 
     /// Takes what `head` carried.

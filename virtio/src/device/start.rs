@@ -14,6 +14,7 @@ use undercroft_hal::work::{BottomHalfWork, Turn};
 use undercroft_hal::{BottomHalf, Task, cpu};
 
 use super::interrupts::{Target, connect};
+use super::shape::SPECIAL_DESCRIPTORS;
 use super::{Device, Frames, Protocol, Queue, QueueState, Slots};
 use crate::ProbeError;
 use crate::defect::Defects;
@@ -100,12 +101,12 @@ fn prepare<P: Protocol>(
     index: u16,
 ) -> Result<Prepared<P::Slot>, ProbeError> {
     let features = Features::from_bits_retain(plan.features);
-    let size = transport.queue_max_size(index).min(plan.max_size);
+    let most = if index < plan.special { SPECIAL_DESCRIPTORS } else { plan.max_size };
+    let size = transport.queue_max_size(index).min(most);
     if size == 0 {
         return Err(ProbeError::NoQueue(index));
     }
     let indirect = features.contains(Features::INDIRECT_DESC) && index >= plan.special;
-    // A special queue's chains are short.
     let memory = SharedRing::new(size, if indirect { TABLE_LEN } else { 0 }, DmaConstraints::ANY)?;
     let addresses = memory.addresses();
     let mut ring =

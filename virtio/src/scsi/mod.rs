@@ -1,0 +1,131 @@
+//! virtio-scsi (virtio 1.2, 5.6): a SCSI host for [`undercroft_block::scsi`].
+//!
+//! Request queues are one per CPU as far as the device has them. The event queue's buffers are posted at the start and go back at once
+//! when one was used. The control queue is set up for task management. The path of a command allocates nothing.
+//!
+//! Made in task context; used as [`Host`] says.
+
+mod config;
+mod events;
+mod protocol;
+mod submit;
+pub mod wire;
+
+#[cfg(all(not(loom), test))]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use undercroft_block::Tag;
+use undercroft_block::scsi::{Command, Host, HostIdentity, HostInfo, HostWatcher, Refused};
+use undercroft_hal::Task;
+use undercroft_hal::cpu::{self, MAX_CPUS};
+
+use crate::ProbeError;
+use crate::defect::Defects;
+use crate::device::{Plan, Running, depth, feature_names, queue_size, request_queues, route, start};
+use crate::transport::{Transport, setup_with};
+use crate::wire::Features;
+pub use protocol::EventCounts;
+use protocol::Scsi;
+use wire::{ScsiFeatures, queue};
+
+/// What the driver takes of what a device offers.
+const WANTED: u64 = ScsiFeatures::HOTPLUG.union(ScsiFeatures::CHANGE).bits()
+    | Features::INDIRECT_DESC.union(Features::EVENT_IDX).bits();
+
+/// A virtio SCSI host.
+///
+/// Dropping it (task or bottom-half context, no lock held) resets the device; commands in flight then finish with
+/// [`Response::Removed`](undercroft_block::scsi::Response::Removed) from a bottom half.
+pub struct VirtioScsi {
+    running: Running<Scsi>,
+    identity: HostIdentity,
+    info: HostInfo,
+    /// The queue of each CPU.
+    route: [u16; MAX_CPUS],
+}
+
+impl core::fmt::Debug for VirtioScsi {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("VirtioScsi").field("identity", &self.identity).field("info", &self.info).finish()
+    }
+}
+
+impl VirtioScsi {
+    /// Takes a SCSI host into use.
+    ///
+    /// # Errors
+    /// [`ProbeError`]; the device is left reset.
+    pub fn new(cx: &Task, transport: Box<dyn Transport>) -> Result<Self, ProbeError> {
+        Self::with_defects(cx, transport, Defects::default())
+    }
+
+    pub(crate) fn with_defects(
+        cx: &Task,
+        mut transport: Box<dyn Transport>,
+        defects: Defects,
+    ) -> Result<Self, ProbeError> {
+        let bits = setup_with(&mut *transport, WANTED, defects)?;
+        config::fix_sizes(&mut *transport)?;
+        let mut shape = config::read_shape(&*transport)?;
+        let special = queue::REQUEST;
+        let queues = request_queues(&mut *transport, special, shape.queues);
+        let max_size = queue_size(queues);
+        let size = transport.queue_max_size(special).min(max_size);
+        shape.info.queues = queues;
+        shape.info.depth = u32::from(queues) * depth(bits, size, &mut shape.info.limits);
+        let plan = Plan { features: bits, queues: special + queues, special, max_size, defects };
+        let controller = transport.place();
+        let running = start(cx, transport, plan, Scsi::new(shape.event_bytes))?;
+        if let Some(events) = running.device.queue(usize::from(queue::EVENT)) {
+            for _ in 0..events.state.lock().ring.size() {
+                events::post(&running.device, queue::EVENT);
+            }
+            events.commit();
+        }
+        let identity = HostIdentity {
+            driver: "virtio-scsi",
+            controller,
+            interrupts: running.interrupts.clone(),
+            transport: feature_names(bits),
+        };
+        Ok(Self { running, identity, info: shape.info, route: route(special, queues) })
+    }
+
+    /// What happened to the host's events so far. Any context.
+    pub fn event_counts(&self) -> EventCounts {
+        self.running.device.protocol.counts()
+    }
+
+    #[inline]
+    fn here(&self) -> usize {
+        usize::from(self.route[cpu::current() % MAX_CPUS])
+    }
+}
+
+impl Host for VirtioScsi {
+    fn identity(&self) -> &HostIdentity {
+        &self.identity
+    }
+
+    fn info(&self) -> &HostInfo {
+        &self.info
+    }
+
+    fn submit(&self, command: Command) -> Result<Tag, Refused> {
+        let most = (self.info.max_target, self.info.max_lun);
+        submit::submit(&self.running.device, self.here(), command, most)
+    }
+
+    fn commit(&self) {
+        if let Some(queue) = self.running.device.queue(self.here()) {
+            queue.commit();
+        }
+    }
+
+    fn watch(&self, watcher: Arc<dyn HostWatcher>) {
+        self.running.device.protocol.watch(watcher);
+    }
+}

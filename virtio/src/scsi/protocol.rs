@@ -1,0 +1,212 @@
+//! What virtio-scsi keeps and does per command and per event (virtio 1.2, 5.6.6). Bottom-half context unless said otherwise.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use undercroft_block::Error;
+use undercroft_block::scsi::{Command, HostEvent, HostWatcher, Outcome, Response, Status};
+use undercroft_hal::BottomHalf;
+use undercroft_hal::sync::{IrqSpinLock, Rank};
+
+use super::events;
+use super::wire::{self, CommandAnswer, ResponseCode, SENSE_SIZE};
+use crate::device::{Breach, Device, Frames, Protocol};
+use crate::queue::Used;
+use crate::transport::Transport;
+
+/// Offsets in a chain's frame, in bytes.
+pub(super) mod frame {
+    /// A command's head; an event.
+    pub(in crate::scsi) const HEAD: usize = 0;
+    /// A command's answer.
+    pub(in crate::scsi) const ANSWER: usize = 64;
+    /// All of it.
+    pub(in crate::scsi) const BYTES: usize = 256;
+}
+
+const _: () = assert!(wire::COMMAND_HEAD_BYTES <= frame::ANSWER);
+const _: () = assert!(frame::ANSWER + wire::ANSWER_BYTES <= frame::BYTES);
+
+/// What a chain in flight carries.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a table of slots is made once; a box per command would allocate")]
+pub(super) enum Slot {
+    /// A command, on a request queue.
+    Command(Command),
+    /// An empty buffer, on the event queue.
+    Event,
+}
+
+/// A command's answer, out of shared memory.
+#[derive(Debug)]
+pub(super) struct Answer {
+    response: ResponseCode,
+    status: u8,
+    residual: u32,
+    sense_len: u8,
+    sense: [u8; SENSE_SIZE],
+}
+
+/// What the device answered.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// To a command.
+    Command(Answer),
+    /// An event; `None` if the device did not write a whole one.
+    Event(Option<wire::Event>),
+}
+
+/// What happened to a host's events, since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventCounts {
+    /// Buffers that came back.
+    pub received: u64,
+    /// How often the device said that it had lost events, or returned half of one.
+    pub missed: u64,
+}
+
+/// virtio-scsi.
+pub(super) struct Scsi {
+    pub(super) event_bytes: u32,
+    received: AtomicU64,
+    missed: AtomicU64,
+    watcher: IrqSpinLock<Option<Arc<dyn HostWatcher>>>,
+}
+
+impl Scsi {
+    pub(super) fn new(event_bytes: u32) -> Self {
+        Self {
+            event_bytes,
+            received: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+            watcher: IrqSpinLock::new(Rank::new(34), None),
+        }
+    }
+
+    pub(super) fn counts(&self) -> EventCounts {
+        EventCounts { received: self.received.load(Ordering::Relaxed), missed: self.missed.load(Ordering::Relaxed) }
+    }
+
+    pub(super) fn watch(&self, watcher: Arc<dyn HostWatcher>) {
+        // Dropped after the lock: the last reference may run anything.
+        let old = self.watcher.lock().replace(watcher);
+        drop(old);
+    }
+
+    fn tell(&self, cx: &BottomHalf, event: HostEvent) {
+        let watcher = self.watcher.lock().clone();
+        if let Some(watcher) = watcher {
+            watcher.event(cx, event);
+        }
+    }
+
+    fn event(&self, cx: &BottomHalf, event: Option<&wire::Event>) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+        let told = events::read(event);
+        if told.missed {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+            self.tell(cx, HostEvent::Rescan);
+        }
+        if let Some(event) = told.event {
+            self.tell(cx, event);
+        }
+    }
+}
+
+/// The host-independent name of a response code.
+fn response(code: ResponseCode) -> Response {
+    match code {
+        ResponseCode::OK => Response::Complete,
+        ResponseCode::OVERRUN => Response::Overrun,
+        ResponseCode::ABORTED => Response::Aborted,
+        ResponseCode::BAD_TARGET => Response::BadTarget,
+        ResponseCode::RESET => Response::Reset,
+        ResponseCode::BUSY => Response::Busy,
+        ResponseCode::TRANSPORT_FAILURE => Response::TransportFailure,
+        ResponseCode::TARGET_FAILURE => Response::TargetFailure,
+        ResponseCode::NEXUS_FAILURE => Response::NexusFailure,
+        _ => Response::Failure,
+    }
+}
+
+impl Protocol for Scsi {
+    type Slot = Slot;
+    type Reply = Reply;
+    const FRAME: usize = frame::BYTES;
+
+    #[inline]
+    fn reply(&self, frames: &Frames, used: Used, slot: &Slot) -> Result<Reply, Breach> {
+        if let Slot::Event = slot {
+            let whole = used.len as usize >= size_of::<wire::Event>();
+            return Ok(Reply::Event(whole.then(|| frames.read(used.head, frame::HEAD))));
+        }
+        let answer: CommandAnswer = frames.read(used.head, frame::ANSWER);
+        let response = ResponseCode(answer.response);
+        // A device that returns a chain without a response has not carried it out, and may still do so.
+        if response == ResponseCode::UNTOUCHED {
+            return Err(Breach);
+        }
+        // The used length is no help here: some hosts always say 0.
+        let sense_len = answer.sense_len.get().min(SENSE_SIZE as u32) as u8;
+        let sense = if sense_len > 0 {
+            frames.read(used.head, frame::ANSWER + size_of::<CommandAnswer>())
+        } else {
+            [0; SENSE_SIZE]
+        };
+        let residual = answer.residual.get();
+        Ok(Reply::Command(Answer { response, status: answer.status, residual, sense_len, sense }))
+    }
+
+    #[inline]
+    fn finish(&self, cx: &BottomHalf, device: &Device<Self>, queue: u16, slot: Slot, reply: Reply) {
+        match (slot, reply) {
+            (Slot::Command(command), Reply::Command(answer)) => {
+                let outcome = Outcome {
+                    response: response(answer.response),
+                    status: Status(answer.status),
+                    sense: &answer.sense[..usize::from(answer.sense_len).min(SENSE_SIZE)],
+                    residual: answer.residual,
+                };
+                command.finish(cx, &outcome);
+            }
+            (Slot::Command(command), Reply::Event(_)) => command.finish(cx, &Outcome::failed(Response::Broken)),
+            (Slot::Event, reply) => {
+                // The buffer goes back first: the device must not lose events while this one is acted on.
+                events::post(device, queue);
+                if let Reply::Event(event) = reply {
+                    self.event(cx, event.as_ref());
+                }
+            }
+        }
+    }
+
+    fn finish_idle(&self, cx: &BottomHalf, slot: Slot) {
+        if let Slot::Command(command) = slot {
+            command.finish(cx, &Outcome::GOOD);
+        }
+    }
+
+    fn end(&self, cx: &BottomHalf, slot: Slot, error: Error) {
+        let response = match error {
+            Error::Removed => Response::Removed,
+            Error::Broken => Response::Broken,
+            _ => Response::Reset,
+        };
+        if let Slot::Command(command) = slot {
+            command.finish(cx, &Outcome::failed(response));
+        }
+    }
+
+    fn room(&self, cx: &BottomHalf, _queue: u16) {
+        self.tell(cx, HostEvent::Room);
+    }
+
+    fn config_changed(&self, cx: &BottomHalf, _transport: &dyn Transport) {
+        // Nothing in the configuration changes by itself, except on hosts that report units this way.
+        self.tell(cx, HostEvent::Rescan);
+    }
+
+    fn over(&self, cx: &BottomHalf) {
+        self.tell(cx, HostEvent::Gone);
+    }
+}

@@ -1,0 +1,98 @@
+//! A command's way to the device. Any context.
+
+use undercroft_block::scsi::{Command, Direction, Refused};
+use undercroft_block::{Error, Refusal, Tag};
+
+use super::protocol::{Scsi, Slot, frame};
+use super::wire::{ANSWER_BYTES, COMMAND_HEAD_BYTES, CommandAnswer, CommandHead, ResponseCode};
+use crate::device::{Device, Life, QueueState};
+use crate::queue::{AddError, Buffer};
+
+#[cold]
+fn refuse(command: Command, why: Refusal) -> Refused {
+    Refused { command, why }
+}
+
+/// Puts a command on queue `index`; `max_target` and `max_lun` are the host's.
+pub(super) fn submit(
+    device: &Device<Scsi>,
+    index: usize,
+    command: Command,
+    (max_target, max_lun): (u16, u32),
+) -> Result<Tag, Refused> {
+    let address = command.address();
+    if address.target > max_target || address.lun.number() > max_lun {
+        return Err(refuse(command, Refusal::Invalid(Error::OutOfRange)));
+    }
+    let Some(queue) = device.queue(index) else { return Err(refuse(command, Refusal::Gone(Error::Broken))) };
+    let mut state = queue.state.lock();
+    match state.life {
+        Life::Running => {}
+        Life::Stopping => return Err(refuse(command, Refusal::Gone(Error::Reset))),
+        Life::Dead(error) => return Err(refuse(command, Refusal::Gone(error))),
+    }
+    match add(&mut state, &command) {
+        Ok(head) => Ok(state.slots.put(head, Slot::Command(command))),
+        Err(error) => {
+            let why = match error {
+                AddError::Full => {
+                    state.starved = true;
+                    Refusal::Full
+                }
+                AddError::BadChain => Refusal::Invalid(Error::TooLarge),
+                AddError::Broken(_) => Refusal::Gone(Error::Broken),
+            };
+            drop(state);
+            Err(refuse(command, why))
+        }
+    }
+}
+
+/// Writes the command's frame and chain: head, data out, answer, data in (5.6.6.1).
+#[inline]
+fn add(state: &mut QueueState<Slot>, command: &Command) -> Result<u16, AddError> {
+    let QueueState { ring, frames, slots, .. } = state;
+    let pieces = command.pieces();
+    let mut chain = ring.chain(u16::try_from(pieces.len()).unwrap_or(u16::MAX - 2).saturating_add(2))?;
+    let head = chain.head();
+    let address = command.address();
+    let [high, low, ..] = address.lun.to_bytes();
+    frames.write(
+        head,
+        frame::HEAD,
+        CommandHead {
+            lun: [1, address.target as u8, high, low, 0, 0, 0, 0],
+            // Unique among all commands in flight on all queues: hosts tell commands apart by it.
+            id: slots.next_tag(head).to_bits().into(),
+            task_attribute: 0,
+            priority: 0,
+            crn: 0,
+            cdb: *command.cdb().padded(),
+        },
+    );
+    frames.write(
+        head,
+        frame::ANSWER,
+        CommandAnswer {
+            sense_len: 0.into(),
+            residual: 0.into(),
+            status_qualifier: 0.into(),
+            status: 0,
+            response: ResponseCode::UNTOUCHED.0,
+        },
+    );
+    let writable = command.direction() == Direction::In;
+    chain.push(Buffer { addr: frames.addr(head, frame::HEAD), len: COMMAND_HEAD_BYTES as u32, writable: false });
+    let answer = Buffer { addr: frames.addr(head, frame::ANSWER), len: ANSWER_BYTES as u32, writable: true };
+    if writable {
+        chain.push(answer);
+    }
+    for piece in pieces {
+        let segment = piece.segment();
+        chain.push(Buffer { addr: segment.addr, len: segment.len, writable });
+    }
+    if !writable {
+        chain.push(answer);
+    }
+    chain.finish()
+}
