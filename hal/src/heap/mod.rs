@@ -8,3 +8,6 @@ pub mod locked;
 mod stats;
 
 pub use stats::{Stats, stats};
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

@@ -137,3 +137,15 @@ pub(super) fn triple_fault() -> ! {
     unsafe { asm!("lidt [{}]", "int3", in(reg) &raw const none, options(nostack)) };
     halt_forever()
 }
+
+/// Lets the processor report broken hardware by the machine-check exception, where it can.
+pub(super) fn enable_machine_checks() {
+    const MACHINE_CHECK_ENABLE: u64 = 1 << 6;
+    if cpuid(1, 0).edx & 1 << 7 == 0 {
+        return;
+    }
+    // SAFETY: CPUID shows the feature; the exception's handler and stack are in place, and no other bit changes.
+    unsafe {
+        asm!("mov {0}, cr4", "or {0}, {1}", "mov cr4, {0}", out(reg) _, const MACHINE_CHECK_ENABLE, options(nostack))
+    };
+}

@@ -82,6 +82,7 @@ extern "C" fn on_own_stack(root_pointer: u64) -> ! {
         descriptors::load(0, tops);
         vectors::fill(true);
     }
+    registers::enable_machine_checks();
 
     let root_pointer = if root_pointer == 0 { acpi::find_root_pointer(&firmware::Window) } else { Some(root_pointer) };
     let tables = root_pointer.map(|address| Tables::read(&firmware::Window, address));

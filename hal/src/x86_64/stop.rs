@@ -10,6 +10,8 @@ use super::{clock, console, percpu, registers, stacks};
 
 /// Frames that a backtrace shows.
 const FRAMES: usize = 40;
+/// Frames that it walks over: an endless recursion is told by its count.
+const MOST_STEPS: usize = 100_000;
 
 /// Zero, or the number plus one of the processor that is writing the last screen.
 static STOPPER: AtomicU32 = AtomicU32::new(0);
@@ -44,22 +46,35 @@ pub(super) fn backtrace(instruction: u64, mut frame: u64) {
         now / 1_000_000,
         now % 1_000_000
     ));
-    for index in 1..FRAMES {
-        if !stacks::is_readable(frame) {
-            return;
+    let (mut shown, mut last, mut repeated) = (1, instruction, 0_u32);
+    for _ in 0..MOST_STEPS {
+        if shown == FRAMES || !stacks::is_readable(frame) {
+            break;
         }
         // SAFETY: `is_readable` checked that both words lie on a mapped stack or in the image's data.
         let [next, address] =
             unsafe { core::ptr::read_volatile(core::ptr::with_exposed_provenance::<[u64; 2]>(frame as usize)) };
         if address == 0 {
-            return;
+            break;
         }
-        console::print(format_args!("  #{index} {address:#x}\n"));
-        // A stack is left only by way of a fault stack, whose frames link to the interrupted one.
+        if address == last {
+            repeated += 1;
+        } else {
+            say_repeated(repeated);
+            console::print(format_args!("  #{shown} {address:#x}\n"));
+            (shown, last, repeated) = (shown + 1, address, 0);
+        }
         if next == 0 || next == frame {
-            return;
+            break;
         }
         frame = next;
+    }
+    say_repeated(repeated);
+}
+
+fn say_repeated(times: u32) {
+    if times > 0 {
+        console::print(format_args!("     {times} times more\n"));
     }
 }
 

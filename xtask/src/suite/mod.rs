@@ -6,6 +6,7 @@ pub mod boot;
 pub mod cargo;
 pub mod guest;
 pub mod lint;
+pub mod platform;
 pub mod source;
 pub mod tally;
 pub mod unsafe_count;
@@ -22,7 +23,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, misuse that must not compile, examples in documentation",
@@ -37,6 +38,11 @@ const GROUPS: [Group; 5] = [
         name: "shuttle",
         what: "thousands of random interleavings of what is too large for loom, by the shuttle scheduler",
         run: cargo::shuttle,
+    },
+    Group {
+        name: "platform",
+        what: "the platform's own checks on each machine, and the last screen of every way to stop",
+        run: platform::group,
     },
     Group {
         name: "boot",
