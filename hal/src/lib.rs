@@ -35,6 +35,7 @@ pub mod platform;
 pub mod sync;
 mod system;
 pub mod task;
+pub mod virtio_hal;
 pub mod work;
 mod work_state;
 #[cfg(all(feature = "x86_64", target_os = "none"))]

@@ -12,12 +12,14 @@ use crate::executor::Slots;
 use crate::irq;
 use crate::mpsc::Queue;
 use crate::sync::Holding;
+use crate::virtio_hal::Lent;
 
 /// One system's state. Opaque outside this crate.
 #[derive(Debug)]
 pub struct System {
     pub(crate) cpus: [PerCpu; MAX_CPUS],
     pub(crate) slots: irq::Slots,
+    pub(crate) lent: Lent,
 }
 
 /// One CPU's state. Only the CPU itself writes it, except for the queues' producer ends.
@@ -88,9 +90,9 @@ impl System {
         /// A system with nothing registered and nothing queued.
         pub fn new() -> Self {
             #[cfg(not(any(loom, shuttle)))]
-            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new() };
+            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new(), lent: Lent::new() };
             #[cfg(any(loom, shuttle))]
-            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new() };
+            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new(), lent: Lent::new() };
         }
     }
 }

@@ -107,11 +107,11 @@ impl Queue {
     }
 
     fn used_event(&self, bus: &Bus<'_>) -> Result<u16, Breach> {
-        Ok(bus.read_u16(self.avail + 4 + 2 * u64::from(self.size))?)
+        Ok(bus.read_u16(self.avail.wrapping_add(4 + 2 * u64::from(self.size)))?)
     }
 
     fn avail_idx(&self, bus: &Bus<'_>) -> Result<u16, Breach> {
-        Ok(bus.read_u16(self.avail + 2)?)
+        Ok(bus.read_u16(self.avail.wrapping_add(2))?)
     }
 
     /// How many chains the driver has published that the device has not taken.
@@ -132,7 +132,7 @@ impl Queue {
     /// Asks to be notified of the next chain. Returns whether more had come by then, so that the device must go on.
     pub fn rearm(&self, bus: &Bus<'_>, negotiated: Negotiated) -> Result<bool, Breach> {
         if negotiated.event_idx {
-            bus.write_u16(self.used + 4 + 8 * u64::from(self.size), self.last_avail)?;
+            bus.write_u16(self.used.wrapping_add(4 + 8 * u64::from(self.size)), self.last_avail)?;
         } else {
             bus.write_u16(self.used, 0)?;
         }
@@ -148,7 +148,7 @@ impl Queue {
         if flags & !NO_INTERRUPT != 0 || negotiated.event_idx && flags != 0 {
             return Err(Breach::AvailFlags(self.number, flags));
         }
-        let head = bus.read_u16(self.avail + 4 + 2 * u64::from(self.last_avail % self.size))?;
+        let head = bus.read_u16(self.avail.wrapping_add(4 + 2 * u64::from(self.last_avail % self.size)))?;
         if head >= self.size {
             return Err(Breach::HeadOutOfRange(self.number, head));
         }
@@ -266,16 +266,16 @@ impl Queue {
 
     /// Writes a used entry and publishes it.
     pub fn push(&mut self, bus: &Bus<'_>, id: u32, len: u32) -> Result<(), Breach> {
-        let at = self.used + 4 + 8 * u64::from(self.used_idx % self.size);
+        let at = self.used.wrapping_add(4 + 8 * u64::from(self.used_idx % self.size));
         bus.write(at, &id.to_le_bytes())?;
-        bus.write(at + 4, &len.to_le_bytes())?;
+        bus.write(at.wrapping_add(4), &len.to_le_bytes())?;
         self.publish(bus, 1)
     }
 
     /// Moves the used index.
     pub fn publish(&mut self, bus: &Bus<'_>, by: u16) -> Result<(), Breach> {
         self.used_idx = self.used_idx.wrapping_add(by);
-        Ok(bus.write_u16(self.used + 2, self.used_idx)?)
+        Ok(bus.write_u16(self.used.wrapping_add(2), self.used_idx)?)
     }
 
     /// Whether used entries were published since the last decision about an interrupt.
