@@ -16,19 +16,35 @@ const SUCCESS: i32 = 33;
 const FAILURE: i32 = 35;
 const PANIC: i32 = 37;
 
+/// The device by which PCI, its interrupts and DMA are checked.
+const EDU: &str = "edu";
+
 /// Machines on which all checks must pass: name, `-machine`, `-cpu`, and more arguments.
-const MACHINES: [(&str, &str, &str, &[&str]); 6] = [
-    ("q35", "q35", "max", &[]),
-    ("q35 with four processors and 5 GiB", "q35", "max", &["-smp", "4", "-m", "5120"]),
+const MACHINES: [(&str, &str, &str, &[&str]); 7] = [
+    ("q35", "q35", "max", &["-device", EDU]),
+    ("q35 with four processors and 5 GiB", "q35", "max", &["-smp", "4", "-m", "5120", "-device", EDU]),
     ("q35 with an old processor", "q35", "qemu64", &[]),
-    ("pc", "pc", "max", &[]),
+    ("pc", "pc", "max", &["-device", EDU]),
+    (
+        "q35 behind a bridge",
+        "q35",
+        "max",
+        &[
+            "-device",
+            "pcie-root-port,id=root",
+            "-device",
+            "pcie-pci-bridge,id=bridge,bus=root",
+            "-device",
+            "edu,bus=bridge,addr=3",
+        ],
+    ),
     ("microvm", "microvm", "max", &[]),
     ("microvm without ACPI", "microvm,acpi=off", "max", &[]),
 ];
 
 /// What must be on the last screen of a provoked fault. All end with the panic value.
 const FAULTS: [(&str, &[&str]); 13] = [
-    ("panic", &["stopped: panic", "on purpose", "platform_test.rs:", "#1 "]),
+    ("panic", &["stopped: panic", "on purpose", "platform_test/main.rs:", "#1 "]),
     ("null", &["page fault", "a null pointer", "rip ", " null_read "]),
     ("text", &["page fault", "write at 0x", "not allowed there", " write_to_text "]),
     ("constants", &["page fault", "write at 0x", "not allowed there"]),
@@ -38,7 +54,7 @@ const FAULTS: [(&str, &[&str]); 13] = [
     ("hang", &["no progress for 1", "interrupts are on", "hang_with_interrupts_on"]),
     ("hang-off", &["no progress for 1", "interrupts are off", "hang_with_interrupts_off"]),
     ("idle", &["no progress for 1", "interrupts are on", "wait_until"]),
-    ("irq-panic", &["stopped: panic", "in an interrupt", "platform_test.rs:", "interrupt_entry", "on_own_stack"]),
+    ("irq-panic", &["stopped: panic", "in an interrupt", "platform_test/main.rs:", "interrupt_entry", "on_own_stack"]),
     ("heap-in-irq", &["stopped: panic", "an allocation in a hard interrupt"]),
     ("nonsense", &["no such check: nonsense"]),
 ];
@@ -73,6 +89,10 @@ pub fn group(tally: &mut Tally) -> Result<()> {
     for (name, machine, cpu, more) in MACHINES {
         let screen = boot(&image, machine, cpu, "check=all", more)?;
         tally.check(&format!("{name}: all checks pass"), screen.must(SUCCESS, &["all checks passed"]));
+        if more.iter().any(|word| word.starts_with(EDU)) {
+            let title = format!("{name}: PCI, its wired and message interrupts and DMA work");
+            tally.check(&title, screen.must(SUCCESS, &["pci: wired and message"]));
+        }
         tally.check(&format!("{name}: no console line is lost or mixed with another"), console(&screen));
     }
     for (check, words) in FAULTS {

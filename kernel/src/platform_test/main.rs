@@ -8,6 +8,8 @@
 
 extern crate alloc;
 
+mod edu;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -111,6 +113,9 @@ fn all(task: &Task) {
     console_under_interrupts(task);
     pages();
     watchdog_that_is_petted(task);
+    if edu::check(task) {
+        say!("pci: wired and message interrupts, dma\n");
+    }
 }
 
 static FIRED: AtomicU64 = AtomicU64::new(0);
