@@ -173,7 +173,7 @@ pub(crate) mod seam {
 
 /// Binds a type that implements [`Platform`] as the program's platform. Use it exactly once in a program.
 ///
-/// ```ignore
+/// ```text
 /// struct MyKernel;
 /// unsafe impl undercroft_hal::Platform for MyKernel { /* ... */ }
 /// undercroft_hal::bind_platform!(MyKernel);

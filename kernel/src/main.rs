@@ -1,32 +1,55 @@
-//! The bootable image: finds every disk, verifies and measures it.
+//! The bootable image: what [`undercroft_image`] does, on the x86_64 platform.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+use alloc::format;
+use alloc::vec::Vec;
 use core::panic::PanicInfo;
 
-use undercroft_hal::Task;
+use undercroft_hal::irq::IrqLine;
 use undercroft_hal::x86_64::power::Exit;
-use undercroft_hal::x86_64::{Heap, console, machine, stop};
+use undercroft_hal::x86_64::{Heap, console, machine, stop, watchdog};
+use undercroft_hal::{Instant, Task, cpu};
+use undercroft_image::disks::MmioWindow;
+use undercroft_image::run::{self, Machine};
+use undercroft_image::{Report, options};
 
 undercroft_hal::x86_64_main!(main);
 
 #[global_allocator]
 static HEAP: Heap = Heap::new();
 
-fn main(_task: &Task) -> Exit {
-    let (all, free) = machine::memory();
-    console::print(format_args!(
-        "hello from {} ({}), {} processors, {} MiB, {} MiB free, clock {}, timer {}\n",
-        machine::hypervisor(),
-        machine::firmware(),
-        machine::processors(),
-        all >> 20,
-        free >> 20,
-        machine::clock(),
-        machine::timer(),
-    ));
-    Exit::Success
+/// Seconds without progress that end the image.
+const PATIENCE: u32 = 30;
+
+fn main(task: &Task) -> Exit {
+    let entry = Instant::now();
+    watchdog::start(PATIENCE);
+    let parsed = options::parse(machine::command_line());
+    let report = Report::new(parsed.0.json, console::print, watchdog::pet);
+    let windows: Vec<_> = machine::virtio_mmio()
+        .iter()
+        .map(|device| MmioWindow {
+            base: device.base,
+            bytes: device.bytes as usize,
+            line: IrqLine { number: device.interrupt, level: false, low: false },
+        })
+        .collect();
+    let name = format!("{} ({})", machine::hypervisor(), machine::firmware());
+    let machine = Machine {
+        name: &name,
+        cpus: cpu::count() as u64,
+        memory: machine::memory().0,
+        clock: machine::clock(),
+        timer: machine::timer(),
+        windows: &windows,
+    };
+    let held = run::run(task, &machine, &parsed, entry, &report);
+    watchdog::stop();
+    if held { Exit::Success } else { Exit::Failure }
 }
 
 #[panic_handler]

@@ -1,0 +1,139 @@
+//! Finding every disk of the machine. Task context.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use undercroft_block::{BlockDevice, Features, Identity};
+use undercroft_hal::irq::IrqLine;
+use undercroft_hal::{Task, pci};
+use undercroft_virtio::{Found, probe_mmio, probe_pci};
+
+use crate::json::{Object, Value};
+use crate::report::Report;
+
+/// A disk in use.
+pub struct Disk {
+    /// Its driver and a running number.
+    pub name: String,
+    /// The device.
+    pub device: Arc<dyn BlockDevice>,
+}
+
+/// A window of virtio-mmio registers that the machine told of.
+#[derive(Debug, Clone, Copy)]
+pub struct MmioWindow {
+    /// Physical address.
+    pub base: u64,
+    /// Bytes.
+    pub bytes: usize,
+    /// Its interrupt.
+    pub line: IrqLine,
+}
+
+/// Finds disks on PCI and in the windows, in the order of their places. `first` is called once, when the first device has answered its first
+/// command.
+pub fn find(cx: &Task, windows: &[MmioWindow], report: &Report, mut first: impl FnMut()) -> Vec<Disk> {
+    let mut disks = Vec::new();
+    let mut keep = |found: Found| {
+        let devices = take(cx, found, report);
+        if !devices.is_empty() {
+            first();
+        }
+        for device in devices {
+            let driver = device.identity().driver;
+            let number = disks.iter().filter(|disk: &&Disk| disk.device.identity().driver == driver).count();
+            disks.push(Disk { name: format!("{driver}{number}"), device });
+        }
+    };
+    for function in pci::devices(cx) {
+        match probe_pci(cx, function) {
+            Ok(Some(found)) => keep(found),
+            Ok(None) => {}
+            Err(error) => report.problem(&format_args!("pci {}: {error}", function.address), None),
+        }
+    }
+    for window in windows {
+        match probe_mmio(cx, window.base, window.bytes, window.line) {
+            Ok(Some(found)) => keep(found),
+            Ok(None) => {}
+            Err(error) => report.problem(&format_args!("virtio-mmio {:#x}: {error}", window.base), None),
+        }
+    }
+    disks
+}
+
+/// The block devices of what was found.
+fn take(_cx: &Task, found: Found, _report: &Report) -> Vec<Arc<dyn BlockDevice>> {
+    match found {
+        Found::Blk(blk) => alloc::vec![blk as Arc<dyn BlockDevice>],
+        _ => Vec::new(),
+    }
+}
+
+/// What a disk can do, for people: its own features and its transport's.
+struct Words<'a>(Features, &'a Identity);
+
+impl core::fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let names = [
+            (Features::VOLATILE_CACHE, "cache"),
+            (Features::FUA, "fua"),
+            (Features::DISCARD, "discard"),
+            (Features::WRITE_ZEROES, "write-zeroes"),
+        ];
+        let mut first = true;
+        for (_, name) in names.iter().filter(|(feature, _)| self.0.contains(*feature)) {
+            let space = if core::mem::take(&mut first) { "" } else { " " };
+            write!(f, "{space}{name}")?;
+        }
+        if !self.1.transport.is_empty() {
+            let space = if first { "" } else { " " };
+            write!(f, "{space}{}", self.1.transport)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reports a disk.
+pub(crate) fn describe(disk: &Disk, report: &Report) {
+    let (identity, info) = (disk.device.identity(), disk.device.info());
+    let features = Words(info.features, identity);
+    let read_only = info.features.contains(Features::READ_ONLY);
+    if !report.is_json() {
+        let serial = if identity.serial.is_empty() { "-" } else { &identity.serial };
+        report.text(format_args!(
+            "{}: {} at {}, serial {serial}, {} MiB in {} blocks of {} bytes{}, {} queues, {} deep, {}, {features}",
+            disk.name,
+            identity.driver,
+            identity.controller,
+            info.bytes() >> 20,
+            info.capacity,
+            info.block_size,
+            if read_only { ", read only" } else { "" },
+            info.queues,
+            info.depth,
+            identity.interrupts,
+        ));
+        return;
+    }
+    report.json(&Object {
+        event: Some("found"),
+        fields: &[
+            ("name", Value::Text(&disk.name)),
+            ("serial", Value::Text(&identity.serial)),
+            ("driver", Value::Text(&identity.driver)),
+            ("controller", Value::Text(&identity.controller)),
+            ("capacity_bytes", Value::Number(info.bytes())),
+            ("block_size", Value::Number(u64::from(info.block_size))),
+            ("physical_block_size", Value::Number(u64::from(info.physical_block_size))),
+            ("queues", Value::Number(u64::from(info.queues))),
+            ("queue_depth", Value::Number(u64::from(info.depth))),
+            ("interrupts", Value::Text(&identity.interrupts)),
+            ("features", Value::Words(&features)),
+            ("read_only", Value::Bool(read_only)),
+            ("partitions", Value::Objects(&[])),
+        ],
+    });
+}

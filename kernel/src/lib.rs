@@ -1,0 +1,26 @@
+//! What the image does: finds every disk, reads each whole, writes and verifies a pattern, measures, reports.
+//!
+//! The machine is the caller's: this library runs in task context on whatever platform `hal` is bound to, and prints through a function that it
+//! is given. `docs/console-protocol.md` is the contract with whoever reads its output.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod account;
+pub mod disks;
+mod engine;
+mod histogram;
+pub mod json;
+mod lanes;
+pub mod options;
+mod pattern;
+pub mod report;
+pub mod run;
+mod speed;
+mod verify;
+mod write;
+
+pub use options::Options;
+pub use report::Report;
+pub use run::run;

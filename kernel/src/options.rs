@@ -1,0 +1,218 @@
+//! The image's command line (`docs/console-protocol.md`). Pure; any context.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Which phases run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// Read each disk whole, and write where it is allowed.
+    pub verify: bool,
+    /// Measure.
+    pub speed: bool,
+}
+
+/// What may be done with a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskRule {
+    /// The disk's serial number.
+    pub serial: String,
+    /// The bytes that may be overwritten: start and length.
+    pub writable: Option<(u64, u64)>,
+}
+
+/// What the command line says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// JSON Lines on the console, instead of text for people.
+    pub json: bool,
+    /// The phases.
+    pub workload: Workload,
+    /// Seed of patterns and random sequences.
+    pub seed: u64,
+    /// Rules by serial number; a disk without one is read only.
+    pub disks: Vec<DiskRule>,
+    /// How many disks must be found, if that is said.
+    pub expected_disks: Option<u32>,
+    /// Milliseconds for each row of the speed table.
+    pub speed_ms: u64,
+    /// Stay in the monitor after the last phase.
+    pub monitor: bool,
+}
+
+/// A word of the command line that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadWord {
+    word: String,
+    why: &'static str,
+}
+
+impl fmt::Display for BadWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command line: '{}': {}", self.word, self.why)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            json: false,
+            workload: Workload { verify: true, speed: true },
+            seed: 1,
+            disks: Vec::new(),
+            expected_disks: None,
+            speed_ms: 300,
+            monitor: false,
+        }
+    }
+}
+
+/// Words that are not ours: a loader or the machine adds them.
+fn is_foreign(key: &str) -> bool {
+    key == "virtio_mmio.device"
+}
+
+/// Reads the command line. What cannot be understood is collected, and everything else holds.
+pub fn parse(line: &str) -> (Options, Vec<BadWord>) {
+    let (mut options, mut bad) = (Options::default(), Vec::new());
+    for word in line.split_ascii_whitespace() {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        if is_foreign(key) {
+            continue;
+        }
+        if let Err(why) = apply(&mut options, key, value) {
+            bad.push(BadWord { word: word.to_string(), why });
+        }
+    }
+    (options, bad)
+}
+
+fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static str> {
+    match key {
+        "console" => {
+            options.json = match value {
+                "text" => false,
+                "json" => true,
+                _ => return Err("the console carries 'text' or 'json'"),
+            };
+        }
+        "workload" => {
+            let (verify, speed) = match value {
+                "all" => (true, true),
+                "verify" => (true, false),
+                "speed" => (false, true),
+                "none" => (false, false),
+                _ => return Err("the workload is 'all', 'verify', 'speed' or 'none'"),
+            };
+            options.workload = Workload { verify, speed };
+        }
+        "seed" => options.seed = number(value)?,
+        "disk" => options.disks.push(rule(value)?),
+        "disks" => options.expected_disks = Some(u32::try_from(number(value)?).map_err(|_| "the number is too large")?),
+        "speed_ms" => match number(value)? {
+            ms @ 1..=600_000 => options.speed_ms = ms,
+            _ => return Err("a row of the speed table takes 1 to 600000 milliseconds"),
+        },
+        "end" => {
+            options.monitor = match value {
+                "poweroff" => false,
+                "monitor" => true,
+                _ => return Err("the end is 'poweroff' or 'monitor'"),
+            };
+        }
+        _ => return Err("there is no such option"),
+    }
+    Ok(())
+}
+
+fn number(text: &str) -> Result<u64, &'static str> {
+    // Not `parse` alone: that takes a plus sign.
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("not a decimal number");
+    }
+    text.parse().map_err(|_| "the number is too large")
+}
+
+fn rule(text: &str) -> Result<DiskRule, &'static str> {
+    const FORM: &str = "a disk is SERIAL,ro or SERIAL,rw,START,LENGTH";
+    let mut parts = text.split(',');
+    let serial = parts.next().filter(|serial| !serial.is_empty()).ok_or(FORM)?.to_string();
+    let writable = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("ro"), None, None, None) => None,
+        (Some("rw"), Some(start), Some(length), None) => {
+            let (start, length) = (number(start)?, number(length)?);
+            start.checked_add(length).ok_or("the range ends beyond any disk")?;
+            Some((start, length))
+        }
+        _ => return Err(FORM),
+    };
+    Ok(DiskRule { serial, writable })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_at_once() {
+        let line = "console=json workload=verify seed=18446744073709551615 disk=a,ro disk=b,rw,512,4096 disks=2 \
+                    speed_ms=5 end=monitor virtio_mmio.device=512@0xfeb02a00:12";
+        let (options, bad) = parse(line);
+        assert_eq!(bad, []);
+        let disks = alloc::vec![
+            DiskRule { serial: "a".into(), writable: None },
+            DiskRule { serial: "b".into(), writable: Some((512, 4096)) },
+        ];
+        assert_eq!(
+            options,
+            Options {
+                json: true,
+                workload: Workload { verify: true, speed: false },
+                seed: u64::MAX,
+                disks,
+                expected_disks: Some(2),
+                speed_ms: 5,
+                monitor: true,
+            }
+        );
+    }
+
+    #[test]
+    fn an_empty_line_means_the_defaults() {
+        assert_eq!(parse("  "), (Options::default(), alloc::vec![]));
+    }
+
+    #[test]
+    fn bad_words_are_named_and_the_rest_holds() {
+        for word in [
+            "seed=",
+            "seed=+1",
+            "seed=-1",
+            "seed=18446744073709551616",
+            "seed=0x10",
+            "speed_ms=0",
+            "speed_ms=600001",
+            "disks=4294967296",
+            "disk=",
+            "disk=a",
+            "disk=,ro",
+            "disk=a,ro,1",
+            "disk=a,rw",
+            "disk=a,rw,1",
+            "disk=a,rw,1,2,3",
+            "disk=a,rw,18446744073709551615,1",
+            "workload=some",
+            "console=",
+            "end=never",
+            "colour=red",
+            "quiet",
+            "=",
+        ] {
+            let (options, bad) = parse(&alloc::format!("{word} disks=7"));
+            assert_eq!(bad.len(), 1, "{word}");
+            assert!(bad[0].to_string().contains(word), "{}", bad[0]);
+            assert_eq!(options.expected_disks, Some(7), "{word}");
+        }
+    }
+}

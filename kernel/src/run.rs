@@ -1,0 +1,212 @@
+//! All phases in order. Task context.
+
+use alloc::vec::Vec;
+
+use undercroft_block::Features;
+use undercroft_hal::{Instant, Task, heap};
+
+use crate::disks::{self, Disk, MmioWindow};
+use crate::json::{Object, Value};
+use crate::options::{BadWord, Options};
+use crate::report::Report;
+use crate::{account, speed, verify, write};
+
+/// The machine, for the first line.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// Hypervisor and firmware.
+    pub name: &'a str,
+    /// CPUs that take part.
+    pub cpus: u64,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// What tells the time.
+    pub clock: &'a str,
+    /// What raises the alarm.
+    pub timer: &'a str,
+    /// Where virtio devices lie on the memory bus.
+    pub windows: &'a [MmioWindow],
+}
+
+/// Runs what the options say. `true` if nothing failed. `entry` is when the image was entered.
+pub fn run(
+    cx: &Task,
+    machine: &Machine<'_>,
+    (options, bad): &(Options, Vec<BadWord>),
+    entry: Instant,
+    report: &Report,
+) -> bool {
+    hello(machine, report);
+    for word in bad {
+        report.problem(word, None);
+    }
+    let mut first = true;
+    let disks = disks::find(cx, machine.windows, report, || {
+        if core::mem::take(&mut first) {
+            first_io(entry, report);
+        }
+    });
+    for disk in &disks {
+        disks::describe(disk, report);
+    }
+    missing(&disks, options, report);
+    let mut requests = 0;
+    for disk in &disks {
+        requests += phases(cx, disk, options, report);
+    }
+    end(requests, entry, report);
+    report.failures() == 0
+}
+
+fn hello(machine: &Machine<'_>, report: &Report) {
+    let version = env!("CARGO_PKG_VERSION");
+    if !report.is_json() {
+        report.text(format_args!(
+            "Undercroft {version} on {}: {} CPUs, {} MiB, clock {}, timer {}",
+            machine.name,
+            machine.cpus,
+            machine.memory >> 20,
+            machine.clock,
+            machine.timer
+        ));
+        return;
+    }
+    report.json(&Object {
+        event: Some("hello"),
+        fields: &[
+            ("machine", Value::Text(&machine.name)),
+            ("cpus", Value::Number(machine.cpus)),
+            ("memory_bytes", Value::Number(machine.memory)),
+            ("clock", Value::Text(&machine.clock)),
+            ("timer", Value::Text(&machine.timer)),
+            ("version", Value::Text(&version)),
+        ],
+    });
+}
+
+fn first_io(entry: Instant, report: &Report) {
+    let nanos = entry.elapsed().as_nanos() as u64;
+    if report.is_json() {
+        report.json(&Object { event: Some("first_io"), fields: &[("nanoseconds", Value::Number(nanos))] });
+    } else {
+        report.text(format_args!("first I/O after {} us", nanos / 1000));
+    }
+}
+
+/// Reports disks that the options name or count and that were not found.
+fn missing(disks: &[Disk], options: &Options, report: &Report) {
+    if let Some(expected) = options.expected_disks
+        && (disks.len() as u64) < u64::from(expected)
+    {
+        report.problem(&format_args!("{} of {expected} disks were found", disks.len()), None);
+    }
+    for rule in &options.disks {
+        if !disks.iter().any(|disk| disk.device.identity().serial == rule.serial) {
+            report.problem(&"no disk with this serial number was found", Some(&rule.serial));
+        }
+    }
+}
+
+/// One disk through its phases. The pattern comes last, so that it is what stays in the region.
+fn phases(cx: &Task, disk: &Disk, options: &Options, report: &Report) -> u64 {
+    let serial = &disk.device.identity().serial;
+    let rule = options.disks.iter().find(|rule| rule.serial == *serial);
+    let writable = rule.and_then(|rule| rule.writable);
+    if writable.is_some() && disk.device.info().features.contains(Features::READ_ONLY) {
+        report.problem(&"the disk is to be written, and is read only", Some(&disk.name));
+        return 0;
+    }
+    let mut requests = 0;
+    if options.workload.verify && !read_phase(cx, disk, report) {
+        // A disk that cannot be read is not written, and one message is enough.
+        return 0;
+    }
+    if options.workload.speed {
+        match speed::measure(cx, disk, writable, (options.speed_ms, options.seed), report) {
+            Ok(count) => requests += count,
+            Err(error) => {
+                report.problem(&format_args!("the speed phase failed: {error}"), Some(&disk.name));
+                return requests;
+            }
+        }
+    }
+    if let (true, Some(region)) = (options.workload.verify, writable) {
+        write_phase(cx, disk, region, options.seed, report);
+    }
+    requests
+}
+
+fn read_phase(cx: &Task, disk: &Disk, report: &Report) -> bool {
+    let start = Instant::now();
+    let sum = match verify::read_whole(cx, disk, report) {
+        Ok(sum) => sum,
+        Err(error) => {
+            report.problem(&format_args!("reading the disk failed: {error}"), Some(&disk.name));
+            return false;
+        }
+    };
+    let nanos = start.elapsed().as_nanos() as u64;
+    if report.is_json() {
+        report.json(&Object {
+            event: Some("read"),
+            fields: &[
+                ("name", Value::Text(&disk.name)),
+                ("bytes", Value::Number(disk.device.info().bytes())),
+                ("sha256", Value::Text(&sum)),
+                ("nanoseconds", Value::Number(nanos)),
+            ],
+        });
+    } else {
+        report.text(format_args!("  {} sha256 {sum}", disk.name));
+    }
+    true
+}
+
+fn write_phase(cx: &Task, disk: &Disk, region: (u64, u64), seed: u64, report: &Report) {
+    let written = match write::write_phase(cx, disk, region, seed, report) {
+        Ok(written) => written,
+        Err(error) => {
+            report.problem(&format_args!("writing the disk failed: {error}"), Some(&disk.name));
+            return;
+        }
+    };
+    if !written.verified {
+        report.problem(&"what was written reads back differently", Some(&disk.name));
+    }
+    if report.is_json() {
+        report.json(&Object {
+            event: Some("written"),
+            fields: &[
+                ("name", Value::Text(&disk.name)),
+                ("start", Value::Number(region.0)),
+                ("bytes", Value::Number(region.1)),
+                ("flushed", Value::Bool(written.flushed)),
+                ("verified", Value::Bool(written.verified)),
+            ],
+        });
+    } else if written.verified {
+        report.text(format_args!("  {} wrote, flushed and verified {} MiB", disk.name, region.1 >> 20));
+    }
+}
+
+fn end(requests: u64, entry: Instant, report: &Report) {
+    let forbidden = heap::stats().in_hard_irq;
+    if forbidden > 0 {
+        report.problem(&format_args!("{forbidden} allocations in hard interrupts"), None);
+    }
+    let (failures, allocations) = (report.failures(), account::allocations());
+    if !report.is_json() {
+        let result = if failures == 0 { "all held" } else { "FAILED" };
+        report.text(format_args!("{result}: {failures} failures, {allocations} allocations in the I/O path"));
+        return;
+    }
+    report.json(&Object {
+        event: Some("end"),
+        fields: &[
+            ("failures", Value::Number(failures)),
+            ("allocations_in_io_path", Value::Number(allocations)),
+            ("requests", Value::Number(requests)),
+            ("nanoseconds", Value::Number(entry.elapsed().as_nanos() as u64)),
+        ],
+    });
+}
