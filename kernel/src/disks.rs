@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use undercroft_block::scsi::{self, Host};
 use undercroft_block::{BlockDevice, Features, Identity};
 use undercroft_hal::irq::IrqLine;
 use undercroft_hal::{Task, pci};
@@ -65,9 +66,26 @@ pub fn find(cx: &Task, windows: &[MmioWindow], report: &Report, mut first: impl 
 }
 
 /// The block devices of what was found.
-fn take(_cx: &Task, found: Found, _report: &Report) -> Vec<Arc<dyn BlockDevice>> {
+fn take(cx: &Task, found: Found, report: &Report) -> Vec<Arc<dyn BlockDevice>> {
     match found {
-        Found::Blk(blk) => alloc::vec![blk as Arc<dyn BlockDevice>],
+        Found::Blk(blk) => Vec::from([blk as Arc<dyn BlockDevice>]),
+        Found::Scsi(host) => {
+            let place = host.identity().controller.clone();
+            match scsi::scan(cx, host) {
+                Ok(scan) => {
+                    for (address, error) in &scan.others {
+                        if error.is_failure() {
+                            report.problem(&format_args!("{place} {address}: {error}"), None);
+                        }
+                    }
+                    scan.disks.into_iter().map(|disk| disk as Arc<dyn BlockDevice>).collect()
+                }
+                Err(error) => {
+                    report.problem(&format_args!("{place}: looking for disks failed: {error}"), None);
+                    Vec::new()
+                }
+            }
+        }
         _ => Vec::new(),
     }
 }

@@ -80,7 +80,9 @@ impl VirtioScsi {
         let controller = transport.place();
         let running = start(cx, transport, plan, Scsi::new(shape.event_bytes))?;
         if let Some(events) = running.device.queue(usize::from(queue::EVENT)) {
-            for _ in 0..events.state.lock().ring.size() {
+            // Not in the loop's head, where the lock would be held for the whole loop.
+            let size = events.state.lock().ring.size();
+            for _ in 0..size {
                 events::post(&running.device, queue::EVENT);
             }
             events.commit();
