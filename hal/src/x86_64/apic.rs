@@ -30,6 +30,8 @@ const LVT_ERROR: u32 = 0x370;
 const INITIAL_COUNT: u32 = 0x380;
 const CURRENT_COUNT: u32 = 0x390;
 const DIVIDE: u32 = 0x3E0;
+/// Only in x2APIC mode.
+const SELF_INTERRUPT: u32 = 0x3F0;
 
 const MASKED: u32 = 1 << 16;
 const MODE_TSC_DEADLINE: u32 = 2 << 17;
@@ -117,9 +119,21 @@ pub(super) fn end_of_interrupt() {
     write(END_OF_INTERRUPT, 0);
 }
 
+/// Fixed delivery, level asserted, in the interrupt command register.
+const FIXED_ASSERT: u32 = 1 << 14;
+
+/// Sends `vector` to this processor itself.
+pub(super) fn send_to_self(vector: u32) {
+    const SELF: u32 = 1 << 18;
+    if X2.load(Ordering::Relaxed) {
+        write(SELF_INTERRUPT, vector);
+    } else {
+        write(COMMAND, FIXED_ASSERT | SELF | vector);
+    }
+}
+
 /// Sends `vector` to the processor with APIC id `target`.
 pub(super) fn send(target: u32, vector: u32) {
-    const FIXED_ASSERT: u32 = 1 << 14;
     if X2.load(Ordering::Relaxed) {
         let command = u64::from(target) << 32 | u64::from(FIXED_ASSERT | vector);
         // SAFETY: the interrupt command register exists in x2 mode; the vector has a handler.

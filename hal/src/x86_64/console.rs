@@ -99,6 +99,9 @@ impl Transmitter {
             self.drain();
         } else if !self.is_empty() {
             port::write8(INTERRUPT_ENABLE, INTERRUPT_ON_EMPTY);
+            // Not every 16550 raises the interrupt when it is enabled with the transmitter empty (Firecracker's does
+            // not): what is sent now brings it.
+            self.send_some();
         }
     }
 }

@@ -49,7 +49,9 @@ unsafe impl Platform for X86 {
     }
 
     fn kick(cpu: usize) {
-        if cpu < percpu::count() {
+        if cpu == percpu::id() {
+            apic::send_to_self(interrupts::KICK);
+        } else if cpu < percpu::count() {
             apic::send(percpu::apic_id(cpu), interrupts::KICK);
         }
     }
