@@ -71,6 +71,14 @@ pub enum Data {
 }
 
 impl Data {
+    /// The buffer, if there is exactly one.
+    ///
+    /// # Errors
+    /// The data, as it was.
+    pub fn into_buf(self) -> Result<DmaBuf, Self> {
+        if let Self::One(piece) = self { Ok(piece.into_buf()) } else { Err(self) }
+    }
+
     /// The pieces, in order.
     pub fn pieces(&self) -> &[Piece] {
         match self {
@@ -102,6 +110,12 @@ impl Data {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl From<Piece> for Data {
+    fn from(piece: Piece) -> Self {
+        Self::One(piece)
     }
 }
 

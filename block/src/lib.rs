@@ -20,13 +20,17 @@
 
 extern crate alloc;
 
+pub mod adapter;
 mod data;
 mod device;
 mod error;
 mod info;
+pub mod partition;
 mod request;
 pub mod scsi;
 mod slab;
+#[cfg(test)]
+mod testing;
 
 pub use data::{Data, Piece};
 pub use device::{BlockDevice, Event, Refusal, Rejected, Watcher};
