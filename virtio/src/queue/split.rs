@@ -85,6 +85,8 @@ struct Shadow {
     state: State,
     /// Bytes that the device may write, for a head.
     writable: u32,
+    /// Bytes that it may say it wrote, for a head: see [`Chain::counts_readable`].
+    claimable: u32,
 }
 
 /// A split virtqueue over memory `M`.
@@ -117,8 +119,13 @@ impl<M: RingMemory> Split<M> {
         if !size.is_power_of_two() || size > MAX_SIZE {
             return None;
         }
-        let shadow =
-            (0..size).map(|index| Shadow { next: (index + 1) & (size - 1), count: 0, state: State::Free, writable: 0 });
+        let shadow = (0..size).map(|index| Shadow {
+            next: (index + 1) & (size - 1),
+            count: 0,
+            state: State::Free,
+            writable: 0,
+            claimable: 0,
+        });
         Some(Self {
             memory,
             size,
@@ -180,7 +187,7 @@ impl<M: RingMemory> Split<M> {
             return Err(AddError::Full);
         }
         let head = self.free_head;
-        Ok(Chain { ring: self, head, at: head, done: 0, count, indirect, writable: 0, ordered: true })
+        Ok(Chain { ring: self, head, at: head, done: 0, count, indirect, writable: 0, extra: 0, ordered: true })
     }
 
     /// Tells the device of the chains added since the last time. `true` if it wants a kick for them, which the caller then owes it.
@@ -240,12 +247,14 @@ impl<M: RingMemory> Split<M> {
                 State::Body => return Err(self.fail(RingError::NotHead(head))),
             }
         }
-        if len > shadow.writable && !self.defects.has(Defect::TrustsLengths) {
+        if len > shadow.claimable && !self.defects.has(Defect::TrustsLengths) {
             return Err(self.fail(RingError::TooLong(len)));
         }
         self.release(head, shadow.count);
         self.next_used = self.next_used.wrapping_add(1);
         self.in_flight = self.in_flight.wrapping_sub(1);
+        // No more than it can have written, whatever it counts.
+        let len = if self.defects.has(Defect::TrustsLengths) { len } else { len.min(shadow.writable) };
         Ok(Some(Used { head, len }))
     }
 
@@ -358,6 +367,7 @@ pub struct Chain<'a, M> {
     count: u16,
     indirect: bool,
     writable: u32,
+    extra: u32,
     ordered: bool,
 }
 
@@ -392,13 +402,20 @@ impl<M: RingMemory> Chain<'_, M> {
         }
     }
 
+    /// Allows the device to count `bytes` that it read as if it had written them. QEMU's virtio-scsi does that with the data of a write,
+    /// against 2.7.8.2; what [`Split::pop`] reports stays at most what it can have written.
+    #[inline]
+    pub fn counts_readable(&mut self, bytes: u32) {
+        self.extra = self.extra.saturating_add(bytes);
+    }
+
     /// Makes the chain part of the next [`Split::publish`] and returns its head.
     ///
     /// # Errors
     /// [`AddError::BadChain`] when there are not as many buffers as announced, or in the wrong order; the ring is as it was.
     #[inline]
     pub fn finish(self) -> Result<u16, AddError> {
-        let Self { ring, head, done, count, indirect, writable, ordered, .. } = self;
+        let Self { ring, head, done, count, indirect, writable, extra, ordered, .. } = self;
         if done != count || !ordered {
             return Err(AddError::BadChain);
         }
@@ -421,6 +438,7 @@ impl<M: RingMemory> Chain<'_, M> {
         let shadow = &mut ring.shadow[usize::from(head)];
         shadow.state = State::Head;
         shadow.writable = writable;
+        shadow.claimable = writable.saturating_add(extra);
         if !ring.defects.has(Defect::StaleChainLength) || shadow.count == 0 {
             shadow.count = taken;
         }

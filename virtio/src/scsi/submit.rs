@@ -90,6 +90,9 @@ fn add(state: &mut QueueState<Slot>, command: &Command) -> Result<u16, AddError>
     for piece in pieces {
         let segment = piece.segment();
         chain.push(Buffer { addr: segment.addr, len: segment.len, writable });
+        if !writable {
+            chain.counts_readable(segment.len);
+        }
     }
     if !writable {
         chain.push(answer);
