@@ -226,3 +226,17 @@ pub(super) fn count() -> super::provoke::Pages {
     });
     pages
 }
+
+/// Gives the image's text a second name that can be written and executed: what [`count`] must notice.
+#[cfg(feature = "provoke")]
+pub(super) fn map_wrongly() -> Result<(), NoMemory> {
+    let [_, text, ..] = layout::image();
+    let _guard = LOCK.lock();
+    let mut table = ROOT.load(Ordering::Relaxed);
+    let virt = FIRMWARE + WINDOW_BYTES - FRAME;
+    for level in [39, 30, 21] {
+        table = next_table(entry(table, virt >> level))?.ok_or(NoMemory)?;
+    }
+    entry(table, virt >> 12).store(text | PRESENT | WRITABLE, Ordering::Release);
+    Ok(())
+}

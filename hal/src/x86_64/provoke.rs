@@ -92,3 +92,8 @@ pub struct Pages {
 pub fn pages() -> Pages {
     paging::count()
 }
+
+/// Maps a page that can be written and executed, for [`pages`] to notice. Returns whether it could be mapped.
+pub fn map_wrongly() -> bool {
+    paging::map_wrongly().is_ok()
+}

@@ -111,11 +111,12 @@ fn all(task: &Task) {
     dma();
     allocations();
     console_under_interrupts(task);
-    pages();
     watchdog_that_is_petted(task);
     if edu::check(task) {
         say!("pci: wired and message interrupts, dma\n");
     }
+    // Last, for its control leaves a wrong page behind.
+    pages();
 }
 
 static FIRED: AtomicU64 = AtomicU64::new(0);
@@ -301,6 +302,10 @@ fn pages() {
     let pages = provoke::pages();
     assert!(pages.executable > 0 && pages.mapped > pages.executable, "{pages:?}");
     assert_eq!((pages.writable_and_executable, pages.executable_with_writable_alias), (0, 0), "{pages:?}");
+    // The control: a wrong page is noticed.
+    assert!(provoke::map_wrongly());
+    let wrong = provoke::pages();
+    assert_eq!((wrong.writable_and_executable, wrong.executable_with_writable_alias), (1, 1), "{wrong:?}");
     say!("pages: {} mapped, {} executable\n", pages.mapped, pages.executable);
 }
 
