@@ -4,7 +4,7 @@ mod mini;
 
 use std::rc::Rc;
 
-use mini::{F_EVENT_IDX, Mini};
+use mini::{F_EVENT_IDX, Mini, Registers};
 use undercroft_hal::dma::{Coherent, DmaConstraints, DmaError};
 use undercroft_hal::{Instant, cpu, irq};
 use undercroft_hosts::virtio::{Blk, Fault, FaultScript, Virtio, VirtioMmio, VirtioPci};
@@ -275,5 +275,57 @@ fn an_unplugged_device_answers_all_ones() {
         assert_eq!(mini.status(), 0xff);
         mini.set_status(1);
         assert!(undercroft_hal::pci::devices(task).is_empty());
+    });
+}
+
+/// A masked vector is noted as pending, and comes when it is unmasked: its entry, or all of them.
+#[test]
+fn msix_masks() {
+    let (machine, blk) = machine(Schedule::Eager);
+    machine.run(|task| {
+        let mut mini = Mini::pci(task, blk.address());
+        let features = mini.negotiate(F_EVENT_IDX);
+        mini.status();
+        mini.use_msix(task, 1);
+        mini.bring_up_queues(features, 1, 8);
+        let Registers::Pci { function, .. } = &mini.registers else { return };
+        let function = *function;
+        let capability = function.capabilities().find(|c| c.id == 0x11).map(|c| u16::from(c.offset)).unwrap();
+        let place = function.read(capability + 8);
+        let (table, pending) = (function.map_bar(1).unwrap(), (place & !7) as usize);
+        assert_eq!(place & 7, 1);
+        for all in [false, true] {
+            let mask = |masked: u32| match all {
+                false => table.write(16 + 12, masked),
+                true => function.write(capability, function.read(capability) & !(1 << 30) | masked << 30),
+            };
+            let before = mini.irq_count(1);
+            mask(1);
+            read_one(&mut mini, 5);
+            check(&mut mini, 5);
+            assert_eq!((mini.irq_count(1), table.read::<u32>(pending)), (before, 2));
+            mask(0);
+            assert_eq!((mini.irq_count(1), table.read::<u32>(pending)), (before + 1, 0));
+        }
+    });
+    assert_eq!(blk.with(|d| d.breaches()), []);
+}
+
+/// The command register keeps the interrupt pin quiet; the status register tells all the same.
+#[test]
+fn intx_can_be_disabled() {
+    let (machine, blk) = machine(Schedule::Eager);
+    machine.run(|task| {
+        let mut mini = Mini::pci(task, blk.address());
+        mini.bring_up(F_EVENT_IDX, 1, 8);
+        mini.use_line(task, blk.line());
+        let Registers::Pci { function, .. } = &mini.registers else { return };
+        let function = *function;
+        function.mask_intx(true);
+        read_one(&mut mini, 5);
+        check(&mut mini, 5);
+        assert_eq!(mini.irq_count(0), 0);
+        function.mask_intx(false);
+        assert_eq!(mini.irq_count(0), 1);
     });
 }

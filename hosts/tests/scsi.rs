@@ -178,6 +178,11 @@ fn reads_and_writes_of_each_length() {
             assert_eq!(command(mini, 5, cdb, 0, 4096), GOOD);
             assert_eq!(data::<512>(mini), Disk::pattern(SEED, 72));
         }
+        // More than one block.
+        assert_eq!(command(mini, 0, &[0x28, 0, 0, 0, 0, 9, 0, 0, 3, 0], 0, 1536), GOOD);
+        let three: [u8; 1536] = data(mini);
+        let parts: Vec<_> = three.chunks(SECTOR).collect();
+        assert_eq!(parts, [9, 10, 11].map(|at| Disk::pattern(SEED, at)));
         let disk = scsi.with(|d| d.model().target(0).unwrap().lun(0).unwrap().disk.clone());
         let writes: [&[u8]; 4] = [
             &[0x0a, 0, 0, 1, 1, 0],
