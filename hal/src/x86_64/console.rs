@@ -2,11 +2,11 @@
 //!
 //! Source: National Semiconductor PC16550D data sheet. A message is formatted into the ring under one lock with
 //! interrupts off, so that lines never interleave and none is lost: when the ring is full the writer sends by
-//! polling until there is room. Once [`enable_interrupt`] was called, the transmitter's own interrupt empties
+//! polling until there is room. Once `enable_interrupt` was called, the transmitter's own interrupt empties
 //! the ring and a writer does not wait for the line.
 //!
 //! The lock is this file's own and not `IrqSpinLock`: the checks of that lock report through the console.
-//! A panic breaks the lock if its own processor holds it ([`break_lock`]).
+//! A panic breaks the lock if its own processor holds it (`break_lock`).
 //!
 //! Contexts: all, also before memory and per-CPU data exist.
 

@@ -1,6 +1,6 @@
 //! The x86_64 platform: from the first instruction to a running machine.
 //!
-//! The image is entered through the PVH note ([`entry`]) on QEMU, Xen PVH, Firecracker and Cloud Hypervisor alike, with
+//! The image is entered through the PVH note (`entry`) on QEMU, Xen PVH, Firecracker and Cloud Hypervisor alike, with
 //! one processor running. A program names its main by [`x86_64_main!`](crate::x86_64_main), its heap as [`Heap`], and calls
 //! [`stop::panic`] from its panic handler; everything else comes through `hal`.
 
