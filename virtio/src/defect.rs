@@ -26,10 +26,22 @@ pub(crate) enum Defect {
     StatusNotPreset = 1 << 8,
     /// Sectors are counted in logical blocks (X19).
     ScalesSectors = 1 << 9,
-    /// A request whose completion nobody waits for is forgotten at removal (A-VBLK-03).
+    /// What is in flight is forgotten at removal (A-VBLK-03).
     ForgetsAtRemoval = 1 << 10,
-    /// Queues complete in the context of whoever looks (A-VQ-01).
-    CompletesInline = 1 << 11,
+    /// All queues complete on the first one's CPU (A-VQ-01).
+    OneHomeForAll = 1 << 11,
+    /// What came back before interrupts were on again is not looked for (A-VQ-02).
+    NoSecondLook = 1 << 12,
+    /// A request allocates (A-VBLK-02).
+    AllocatesPerRequest = 1 << 13,
+    /// A setup that fails leaves its rings behind (A-VBLK-01).
+    LeaksOnFailure = 1 << 14,
+    /// A LUN is one byte (X23).
+    OneByteLun = 1 << 15,
+    /// Event buffers are not given back (A-VSCSI-02).
+    KeepsEventBuffers = 1 << 16,
+    /// The tag of every command is the same.
+    SameTag = 1 << 17,
 }
 
 /// The hazards in force.
@@ -47,6 +59,12 @@ impl Defects {
             let _ = (self, defect);
             false
         }
+    }
+
+    /// None: the driver as it is.
+    #[cfg(test)]
+    pub(crate) const fn none() -> Self {
+        Self(0)
     }
 
     /// One hazard.

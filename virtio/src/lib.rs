@@ -21,6 +21,8 @@ mod error;
 pub mod probe;
 pub mod queue;
 pub mod scsi;
+#[cfg(all(not(loom), test))]
+mod testing;
 pub mod transport;
 pub mod wire;
 

@@ -1,6 +1,7 @@
 //! A request's way to the device. Any context.
 
 use undercroft_block::{Error, Op, Refusal, Rejected, Request, Tag};
+use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 
 use super::protocol::{Blk, Slot, frame};
 use super::wire::{Header, ID_BYTES, Range, RequestStatus, RequestType};
@@ -35,6 +36,10 @@ pub(super) fn submit(device: &Device<Blk>, index: usize, request: Request) -> Re
         drop(state);
         queue.work.schedule();
         return Ok(Tag::from_bits(0));
+    }
+    if device.defects.has(Defect::AllocatesPerRequest) && DmaBuf::new(64, DmaConstraints::ANY).is_err() {
+        drop(state);
+        return Err(refuse(request, Refusal::Gone(Error::NoMemory)));
     }
     let preset = !device.defects.has(Defect::StatusNotPreset);
     match add(&mut state, &request, device.protocol.shift, preset) {

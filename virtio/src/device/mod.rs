@@ -28,6 +28,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use undercroft_block::Error;
+#[cfg(test)]
+use undercroft_hal::sync::IrqSpinGuard;
 use undercroft_hal::sync::{IrqSpinLock, assert_unlocked};
 use undercroft_hal::work::Turn;
 use undercroft_hal::{BottomHalf, cpu};
@@ -79,6 +81,7 @@ pub(crate) struct Device<P: Protocol> {
     /// Taken out by whoever uses it.
     transport: IrqSpinLock<Option<Box<dyn Transport>>>,
     stopping: AtomicBool,
+    over_told: AtomicBool,
     pub(crate) defects: Defects,
 }
 
@@ -101,7 +104,7 @@ impl<P: Protocol> Device<P> {
                 Life::Dead(error) => {
                     drop(state);
                     let turn = self.end_all(cx, queue, error);
-                    if turn == Turn::Done && index == 0 {
+                    if turn == Turn::Done && index == 0 && !self.over_told.swap(true, Ordering::AcqRel) {
                         self.protocol.over(cx);
                     }
                     return turn;
@@ -138,8 +141,10 @@ impl<P: Protocol> Device<P> {
                     }
                 }
                 Ok(None) => {
+                    #[cfg(test)]
+                    let mut state = widen(state, queue);
                     let kick = state.end_service();
-                    let more = state.ring.enable_interrupts();
+                    let more = state.ring.enable_interrupts() && !self.defects.has(Defect::NoSecondLook);
                     let starved = core::mem::take(&mut state.starved);
                     drop(state);
                     queue.kick_if(kick);
@@ -227,9 +232,18 @@ impl<P: Protocol> Device<P> {
         *self.transport.lock() = Some(transport);
         for queue in &self.queues {
             queue.state.lock().life = Life::Dead(error);
-            queue.work.schedule();
+            if !self.defects.has(Defect::ForgetsAtRemoval) {
+                queue.work.schedule();
+            }
         }
     }
+}
+
+/// Opens the window between the last look at the ring and the request for interrupts, so that simulated devices get a chance to use it.
+#[cfg(test)]
+fn widen<'a, S>(state: IrqSpinGuard<'a, QueueState<S>>, queue: &'a Queue<S>) -> IrqSpinGuard<'a, QueueState<S>> {
+    drop(state);
+    queue.state.lock()
 }
 
 /// Runs what is left of a removed device until nothing is; owns it meanwhile.

@@ -17,7 +17,7 @@ use super::interrupts::{Target, connect};
 use super::shape::SPECIAL_DESCRIPTORS;
 use super::{Device, Frames, Protocol, Queue, QueueState, Slots};
 use crate::ProbeError;
-use crate::defect::Defects;
+use crate::defect::{Defect, Defects};
 use crate::queue::{SharedRing, Split};
 use crate::transport::{QueueAddresses, Transport};
 use crate::wire::{Features, Status};
@@ -53,10 +53,12 @@ impl<P: Protocol> Drop for Running<P> {
     fn drop(&mut self) {
         self.device.stop(Error::Removed);
         self.handlers.clear();
-        if let Some(farewell) = self.farewell.take() {
-            farewell.schedule();
-            farewell.detach();
+        let Some(farewell) = self.farewell.take() else { return };
+        if self.device.defects.has(Defect::ForgetsAtRemoval) {
+            return core::mem::forget(farewell);
         }
+        farewell.schedule();
+        farewell.detach();
     }
 }
 
@@ -136,7 +138,15 @@ pub(crate) fn start<P: Protocol>(
     let mut setup = Setup(Some(transport));
     let Some(transport) = setup.0.as_deref_mut() else { return Err(ProbeError::NeedsReset) };
     for index in 0..plan.queues {
-        let queue = prepare::<P>(transport, &plan, index)?;
+        let queue = match prepare::<P>(transport, &plan, index) {
+            Ok(queue) => queue,
+            Err(error) => {
+                if plan.defects.has(Defect::LeaksOnFailure) {
+                    core::mem::forget(core::mem::take(&mut prepared));
+                }
+                return Err(error);
+            }
+        };
         let (size, addresses) = (queue.size, QueueAddresses::from(queue.addresses));
         prepared.push(queue);
         transport.set_queue(index, size, addresses)?;
@@ -145,6 +155,7 @@ pub(crate) fn start<P: Protocol>(
     let device = Arc::new_cyclic(|weak| {
         let queues = core::mem::take(&mut prepared).into_iter().zip(0u16..).map(|(prepared, index)| {
             let home = usize::from(index.saturating_sub(plan.special)) % cpu::count().max(1);
+            let home = if plan.defects.has(Defect::OneHomeForAll) { 0 } else { home };
             let work = bottom_half(weak, home, move |device, cx| device.service(cx, usize::from(index)));
             targets.push((Arc::clone(&work), home));
             Queue::new(IrqSpinLock::new(Rank::QUEUE, prepared.state), prepared.doorbell, index, work)
@@ -154,6 +165,7 @@ pub(crate) fn start<P: Protocol>(
             queues: queues.collect(),
             transport: IrqSpinLock::new(Rank::DEVICE, None),
             stopping: AtomicBool::new(false),
+            over_told: AtomicBool::new(false),
             defects: plan.defects,
         }
     });

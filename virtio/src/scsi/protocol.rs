@@ -10,6 +10,7 @@ use undercroft_hal::sync::{IrqSpinLock, Rank};
 
 use super::events;
 use super::wire::{self, CommandAnswer, ResponseCode, SENSE_SIZE};
+use crate::defect::Defect;
 use crate::device::{Breach, Device, Frames, Protocol};
 use crate::queue::Used;
 use crate::transport::Transport;
@@ -172,7 +173,9 @@ impl Protocol for Scsi {
             (Slot::Command(command), Reply::Event(_)) => command.finish(cx, &Outcome::failed(Response::Broken)),
             (Slot::Event, reply) => {
                 // The buffer goes back first: the device must not lose events while this one is acted on.
-                events::post(device, queue);
+                if !device.defects.has(Defect::KeepsEventBuffers) {
+                    events::post(device, queue);
+                }
                 if let Reply::Event(event) = reply {
                     self.event(cx, event.as_ref());
                 }

@@ -5,6 +5,7 @@ use undercroft_block::{Error, Refusal, Tag};
 
 use super::protocol::{Scsi, Slot, frame};
 use super::wire::{ANSWER_BYTES, COMMAND_HEAD_BYTES, CommandAnswer, CommandHead, ResponseCode};
+use crate::defect::{Defect, Defects};
 use crate::device::{Device, Life, QueueState};
 use crate::queue::{AddError, Buffer};
 
@@ -31,7 +32,7 @@ pub(super) fn submit(
         Life::Stopping => return Err(refuse(command, Refusal::Gone(Error::Reset))),
         Life::Dead(error) => return Err(refuse(command, Refusal::Gone(error))),
     }
-    match add(&mut state, &command) {
+    match add(&mut state, &command, device.defects) {
         Ok(head) => Ok(state.slots.put(head, Slot::Command(command))),
         Err(error) => {
             let why = match error {
@@ -50,20 +51,22 @@ pub(super) fn submit(
 
 /// Writes the command's frame and chain: head, data out, answer, data in (5.6.6.1).
 #[inline]
-fn add(state: &mut QueueState<Slot>, command: &Command) -> Result<u16, AddError> {
+fn add(state: &mut QueueState<Slot>, command: &Command, defects: Defects) -> Result<u16, AddError> {
     let QueueState { ring, frames, slots, .. } = state;
     let pieces = command.pieces();
     let mut chain = ring.chain(u16::try_from(pieces.len()).unwrap_or(u16::MAX - 2).saturating_add(2))?;
     let head = chain.head();
     let address = command.address();
     let [high, low, ..] = address.lun.to_bytes();
+    let high = if defects.has(Defect::OneByteLun) { 0 } else { high };
+    let id = if defects.has(Defect::SameTag) { 0 } else { slots.next_tag(head).to_bits() };
     frames.write(
         head,
         frame::HEAD,
         CommandHead {
             lun: [1, address.target as u8, high, low, 0, 0, 0, 0],
             // Unique among all commands in flight on all queues: hosts tell commands apart by it.
-            id: slots.next_tag(head).to_bits().into(),
+            id: id.into(),
             task_attribute: 0,
             priority: 0,
             crn: 0,

@@ -8,7 +8,7 @@ use crate::defect::{Defect, Defects};
 use crate::wire::{Features, Status};
 
 /// How long a device may take to finish a reset.
-const RESET_TIMEOUT: Duration = Duration::from_millis(500);
+const RESET_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
 /// How often the configuration may change under a reader.
 const CONFIG_ATTEMPTS: usize = 16;
 
@@ -44,7 +44,7 @@ pub(crate) fn negotiate_with(transport: &mut dyn Transport, wanted: u64, defects
     transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER);
     let offered = transport.device_features();
     if offered & Features::VERSION_1.bits() == 0 {
-        transport.set_status(Status::FAILED);
+        transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FAILED);
         return Err(ProbeError::Legacy);
     }
     // With ACCESS_PLATFORM the addresses given to the device are those of the DMA interface, which is what the platform hands out.
@@ -56,7 +56,7 @@ pub(crate) fn negotiate_with(transport: &mut dyn Transport, wanted: u64, defects
         return Err(ProbeError::NeedsReset);
     }
     if !status.contains(Status::FEATURES_OK) && !defects.has(Defect::TrustsFeatures) {
-        transport.set_status(Status::FAILED);
+        transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK | Status::FAILED);
         return Err(ProbeError::FeaturesRefused);
     }
     Ok(chosen)

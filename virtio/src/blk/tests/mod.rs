@@ -1,24 +1,24 @@
 //! The driver against the model of another hand. Each test runs the true driver, interrupts and bottom halves included.
 
 mod basics;
+mod hazards;
+mod hostile;
+mod shapes;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use std::sync::Mutex;
 
-use undercroft_block::{
-    BlockDevice, Complete, Completion, Data, Error, Event, Op, Piece, Rejected, Request, Tag, Watcher,
-};
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
-use undercroft_hal::{BottomHalf, Task, pci};
-use undercroft_hosts::virtio::{Blk as Model, BlkLimits, FaultScript, VirtioPci};
+use undercroft_block::{BlockDevice, Completion, Data, Error, Event, Op, Piece, Rejected, Request, Tag};
+use undercroft_hal::{Task, pci};
+use undercroft_hosts::virtio::{Blk as Model, BlkLimits, Fault, FaultScript, Virtio, VirtioPci};
 use undercroft_hosts::{Config, Disk, Handle, Machine, Schedule};
 
 use super::VirtioBlk;
 use crate::ProbeError;
-use crate::defect::Defects;
+use crate::defect::{Defect, Defects};
+use crate::testing::{Sink, buffer, bytes, read, settle, write};
 use crate::transport::PciTransport;
 use crate::wire::DeviceId;
 
@@ -61,12 +61,14 @@ impl Rig {
 
     /// Runs `f` with a driver, and checks afterwards that nothing is left and that the driver kept to the specification.
     pub(super) fn run<R>(&self, f: impl FnOnce(&Task, VirtioBlk) -> R) -> R {
+        self.run_with(Defects::default(), f)
+    }
+
+    pub(super) fn run_with<R>(&self, defects: Defects, f: impl FnOnce(&Task, VirtioBlk) -> R) -> R {
         let result = self.machine.run(|task| {
-            let driver = self.probe(task, Defects::default()).expect("probes");
+            let driver = self.probe(task, defects).expect("probes");
             let result = f(task, driver);
-            for _ in 0..10_000 {
-                task.run_pending();
-            }
+            settle(task);
             result
         });
         assert_eq!(self.host.with(|device| device.breaches().to_vec()), []);
@@ -75,73 +77,9 @@ impl Rig {
     }
 }
 
-/// What came back.
-#[derive(Debug)]
-pub(super) struct Done {
-    pub(super) cookie: u64,
-    pub(super) request: Request,
-    pub(super) result: Result<(), Error>,
-}
-
-/// Collects completions and events.
-#[derive(Debug, Default)]
-pub(super) struct Sink {
-    pub(super) done: Mutex<Vec<Done>>,
-    pub(super) events: Mutex<Vec<Event>>,
-}
-
-impl Sink {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self::default())
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.done.lock().unwrap().len()
-    }
-
-    pub(super) fn take(&self) -> Vec<Done> {
-        core::mem::take(&mut *self.done.lock().unwrap())
-    }
-
-    pub(super) fn to(self: &Arc<Self>, cookie: u64) -> Completion {
-        Completion::new(self.clone(), cookie)
-    }
-
-    /// Waits for `count` completions in all.
-    pub(super) fn wait(&self, task: &Task, count: usize) -> Vec<Done> {
-        task.wait_until(|| self.count() >= count);
-        self.take()
-    }
-}
-
-impl Complete for Sink {
-    fn complete(&self, _cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
-        self.done.lock().unwrap().push(Done { cookie, request, result });
-    }
-}
-
-impl Watcher for Sink {
-    fn event(&self, _cx: &BottomHalf, event: Event) {
-        self.events.lock().unwrap().push(event);
-    }
-}
-
-pub(super) fn buffer(bytes: usize) -> DmaBuf {
-    DmaBuf::new(bytes, DmaConstraints::ANY).expect("memory")
-}
-
-pub(super) fn read(lba: u64, blocks: u32, block_size: u32, completion: Completion) -> Request {
-    Request::new(Op::Read, lba, blocks, buffer((blocks * block_size) as usize).into(), completion)
-}
-
-pub(super) fn write(lba: u64, fill: &[u8], block_size: u32, completion: Completion) -> Request {
-    let mut buf = buffer(fill.len());
-    buf.copy_from_slice(fill);
-    Request::new(Op::Write, lba, fill.len() as u32 / block_size, buf.into(), completion)
-}
-
-pub(super) fn bytes(request: &Request) -> Vec<u8> {
-    request.data.pieces().iter().flat_map(|piece| piece.bytes().to_vec()).collect()
+/// Whether `f` panics: what a check does with a broken twin. The machine it ran on is not used again.
+pub(super) fn caught(f: impl FnOnce()) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err()
 }
 
 /// A read into pieces of these many bytes.
