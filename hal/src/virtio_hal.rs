@@ -10,9 +10,14 @@ use core::ptr::NonNull;
 
 use alloc::vec;
 use arrayvec::ArrayVec;
+use virtio_drivers::transport::mmio::{MmioError, MmioTransport};
+use virtio_drivers::transport::pci::bus::PciRoot;
+use virtio_drivers::transport::pci::{PciTransport, VirtioPciError};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
+use crate::context::Task;
 use crate::dma::{DmaBlock, DmaConstraints, DmaLayout};
+use crate::pci::{Function, Segment};
 use crate::platform::seam;
 use crate::sync::{IrqSpinLock, Rank};
 use crate::system;
@@ -110,5 +115,33 @@ unsafe impl Hal for VirtioHal {
         }
         // SAFETY: from `share`, and out of the table, so freed once; the device has given it back.
         unsafe { seam::dma_free(block) };
+    }
+}
+
+impl VirtioHal {
+    /// A virtio device on PCI, as a transport for that crate's drivers: enabled, without its wired interrupt, since those drivers poll.
+    ///
+    /// # Errors
+    /// That crate's.
+    pub fn pci_transport(_cx: &Task, function: &Function) -> Result<PciTransport, VirtioPciError> {
+        function.enable();
+        function.mask_intx(true);
+        let mut root = PciRoot::new(Segment(function.address.segment));
+        PciTransport::new::<Self, _>(&mut root, function.address.device_function())
+    }
+
+    /// A virtio device in `len` bytes of registers at physical address `phys`, as a transport for that crate's drivers.
+    ///
+    /// # Errors
+    /// That crate's; [`MmioError::MmioRegionTooSmall`] also for a range that cannot be mapped.
+    pub fn mmio_transport(_cx: &Task, phys: u64, len: usize) -> Result<MmioTransport<'static>, MmioError> {
+        // The register block has to be whole, and a header needs its alignment.
+        if len < 0x100 || !phys.is_multiple_of(8) {
+            return Err(MmioError::MmioRegionTooSmall);
+        }
+        let base = seam::map_mmio(phys, len).map_err(|_| MmioError::MmioRegionTooSmall)?;
+        // SAFETY: the mapping covers `len` bytes, is aligned as `phys` is, and lasts for ever; device registers are read and
+        // written by volatile accesses only, here and there.
+        unsafe { MmioTransport::new(base.cast(), len) }
     }
 }

@@ -8,11 +8,14 @@ use alloc::vec::Vec;
 use undercroft_block::scsi::{self, Host};
 use undercroft_block::{BlockDevice, Features, Identity};
 use undercroft_hal::irq::IrqLine;
+use undercroft_hal::virtio_hal::VirtioHal;
 use undercroft_hal::{Task, pci};
+use undercroft_virtio::wire::DeviceId;
 use undercroft_virtio::{Found, probe_mmio, probe_pci};
 
 use crate::json::{Object, Value};
 use crate::report::Report;
+use crate::{entropy, partitions};
 
 /// A disk in use.
 pub struct Disk {
@@ -50,6 +53,9 @@ pub fn find(cx: &Task, windows: &[MmioWindow], report: &Report, mut first: impl 
     };
     for function in pci::devices(cx) {
         match probe_pci(cx, function) {
+            Ok(Some(Found::Other(DeviceId::ENTROPY))) => {
+                entropy::try_out(VirtioHal::pci_transport(cx, &function), &format!("pci {}", function.address), report);
+            }
             Ok(Some(found)) => keep(found),
             Ok(None) => {}
             Err(error) => report.problem(&format_args!("pci {}: {error}", function.address), None),
@@ -57,6 +63,10 @@ pub fn find(cx: &Task, windows: &[MmioWindow], report: &Report, mut first: impl 
     }
     for window in windows {
         match probe_mmio(cx, window.base, window.bytes, window.line) {
+            Ok(Some(Found::Other(DeviceId::ENTROPY))) => {
+                let transport = VirtioHal::mmio_transport(cx, window.base, window.bytes);
+                entropy::try_out(transport, &format!("virtio-mmio {:#x}", window.base), report);
+            }
             Ok(Some(found)) => keep(found),
             Ok(None) => {}
             Err(error) => report.problem(&format_args!("virtio-mmio {:#x}: {error}", window.base), None),
@@ -115,10 +125,11 @@ impl core::fmt::Display for Words<'_> {
 }
 
 /// Reports a disk.
-pub(crate) fn describe(disk: &Disk, report: &Report) {
+pub(crate) fn describe(cx: &Task, disk: &Disk, report: &Report) {
     let (identity, info) = (disk.device.identity(), disk.device.info());
     let features = Words(info.features, identity);
     let read_only = info.features.contains(Features::READ_ONLY);
+    let parts = partitions::read(cx, disk, report);
     if !report.is_json() {
         let serial = if identity.serial.is_empty() { "-" } else { &identity.serial };
         report.text(format_args!(
@@ -134,8 +145,12 @@ pub(crate) fn describe(disk: &Disk, report: &Report) {
             info.depth,
             identity.interrupts,
         ));
+        for part in &parts {
+            report.text(format_args!("  {}", part.line()));
+        }
         return;
     }
+    let parts: Vec<&dyn core::fmt::Display> = parts.iter().map(|part| part as _).collect();
     report.json(&Object {
         event: Some("found"),
         fields: &[
@@ -151,7 +166,7 @@ pub(crate) fn describe(disk: &Disk, report: &Report) {
             ("interrupts", Value::Text(&identity.interrupts)),
             ("features", Value::Words(&features)),
             ("read_only", Value::Bool(read_only)),
-            ("partitions", Value::Objects(&[])),
+            ("partitions", Value::Objects(&parts)),
         ],
     });
 }

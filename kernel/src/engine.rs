@@ -79,14 +79,23 @@ impl Engine {
     fn send(&self, cx: &impl undercroft_hal::context::NotHardIrq, request: Request) {
         let Err(rejected) = self.device.submit(request) else { return };
         let mut state = self.state.lock(cx);
-        // A parked request needs a completion of another to come back.
-        if rejected.why == Refusal::Full && self.alive.load(Ordering::Relaxed) > state.parked.len() + 1 {
+        let full = rejected.why == Refusal::Full;
+        let over = self.is_over(&state, Instant::now());
+        // A parked request needs a completion of another to come back, and one that is not the end.
+        if full && !over && self.alive.load(Ordering::Relaxed) > state.parked.len() + 1 {
             state.parked.push(rejected.request);
             return;
         }
-        state.failure = state.failure.or(Some(rejected.error().unwrap_or(Error::Busy)));
+        if !(full && over) {
+            state.failure = state.failure.or(Some(rejected.error().unwrap_or(Error::Busy)));
+        }
         drop(state);
         self.alive.fetch_sub(1, Ordering::Release);
+    }
+
+    #[inline]
+    fn is_over(&self, state: &State, now: Instant) -> bool {
+        now >= self.end || state.failure.is_some()
     }
 }
 
@@ -102,20 +111,19 @@ impl Complete for Engine {
         if let Err(error) = result {
             state.failure = state.failure.or(Some(error));
         }
-        let over = now >= self.end || state.failure.is_some();
-        let parked = state.parked.pop();
-        if !over {
-            request.lba = self.place(&mut state);
-            state.started[slot] = now;
-        }
-        drop(state);
-        if over {
-            // The buffers go with the requests, in this bottom half.
-            let gone = 1 + usize::from(parked.is_some());
+        if self.is_over(&state, now) {
+            // The buffers go with the requests, in this bottom half; with them all that are parked, which nobody would wake again.
+            let parked = core::mem::take(&mut state.parked);
+            drop(state);
+            let gone = 1 + parked.len();
             drop((request, parked));
             self.alive.fetch_sub(gone, Ordering::Release);
             return;
         }
+        let parked = state.parked.pop();
+        request.lba = self.place(&mut state);
+        state.started[slot] = now;
+        drop(state);
         self.send(cx, request);
         if let Some(parked) = parked {
             self.send(cx, parked);

@@ -47,7 +47,7 @@ pub fn run(
         }
     });
     for disk in &disks {
-        disks::describe(disk, report);
+        disks::describe(cx, disk, report);
     }
     missing(&disks, options, report);
     let mut requests = 0;

@@ -12,9 +12,11 @@ use undercroft_hal::sync::{IrqSpinLock, Rank};
 use super::{Entry, Table};
 use crate::{BlockDevice, Event, Identity, Info, Refusal, Rejected, Request, Tag, Watcher};
 
+type Slot = IrqSpinLock<Option<Arc<dyn Watcher>>>;
+
 /// Passes the disk's events on to each partition's watcher.
 struct Fan {
-    watchers: Box<[IrqSpinLock<Option<Arc<dyn Watcher>>>]>,
+    watchers: Box<[Slot]>,
 }
 
 impl Watcher for Fan {

@@ -22,6 +22,8 @@ fn golden_table_of_sgdisk() {
         let plain: Vec<_> = found.iter().map(|e| (e.number, e.first, e.blocks, e.name.as_str())).collect();
         assert_eq!(plain, [(1, 2048, 4096, "root fs"), (2, 6144, 2048, "EFI ☃"), (5, 8192, 12_255, "")]);
         assert_eq!(found[0].kind.to_string(), "0FC63DAF-8483-4772-8E79-3D69D8477DE4");
+        let names: Vec<_> = found.iter().map(|entry| entry.kind.name()).collect();
+        assert_eq!(names, [Some("linux"), Some("efi-system"), Some("linux-swap")]);
     }
 }
 
@@ -124,11 +126,11 @@ fn any_bytes_are_survived() {
         let mut block = image[512..1024].to_vec();
         for _ in 0..1 + random.below(6) {
             let at = random.below(92);
-            block[at as usize] = random.below(256) as u8;
+            block[at] = random.below(256) as u8;
         }
         let crc = crc32(&[&block[..16], &[0; 4], &block[20..92]]);
         block[16..20].copy_from_slice(&crc.to_le_bytes());
-        let length = if round % 3 == 0 { random.below(513) as usize } else { 512 };
+        let length = if round % 3 == 0 { random.below(513) } else { 512 };
         if let Ok(found) = header(&block[..length], 1, 512) {
             assert!(found.array_bytes() <= MAX_ARRAY && found.last_usable < 512);
             let _ = entries(&found, &image[1024..]);

@@ -109,7 +109,7 @@ fn any_bytes_are_survived() {
     for _ in 0..50_000 {
         let mut block = sector(&[(0, 5, 1, 50), (0, 0x83, 60, 5), (0, 7, 70, 5)]);
         for _ in 0..1 + random.below(8) {
-            block[446 + random.below(64) as usize] = random.below(256) as u8;
+            block[446 + random.below(64)] = random.below(256) as u8;
         }
         if let Ok(Record::Table { entries, extended }) = record(&block, 100) {
             assert!(entries.iter().all(|entry| entry.first + entry.blocks <= 100));

@@ -21,6 +21,34 @@ pub enum Kind {
     Mbr(u8),
 }
 
+impl Kind {
+    /// The usual name of a usual type.
+    pub fn name(&self) -> Option<&'static str> {
+        // First the time fields of the GUID, as written, then the rest.
+        const fn guid(a: u32, b: u16, c: u16, rest: u64) -> [u8; 16] {
+            let ([a0, a1, a2, a3], [b0, b1], [c0, c1]) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
+            let [d, e, f, g, h, i, j, k] = rest.to_be_bytes();
+            [a0, a1, a2, a3, b0, b1, c0, c1, d, e, f, g, h, i, j, k]
+        }
+        const NAMES: [([u8; 16], &str); 5] = [
+            (guid(0x0fc6_3daf, 0x8483, 0x4772, 0x8e79_3d69_d847_7de4), "linux"),
+            (guid(0x0657_fd6d, 0xa4ab, 0x43c4, 0x84e5_0933_c84b_4f4f), "linux-swap"),
+            (guid(0xc12a_7328, 0xf81f, 0x11d2, 0xba4b_00a0_c93e_c93b), "efi-system"),
+            (guid(0xebd0_a0a2, 0xb9e5, 0x4433, 0x87c0_68b6_b726_99c7), "basic-data"),
+            (guid(0x2168_6148, 0x6449, 0x6e6f, 0x744e_6565_6445_4649), "bios-boot"),
+        ];
+        match self {
+            Self::Gpt(kind) => NAMES.iter().find(|(guid, _)| guid == kind).map(|(_, name)| *name),
+            Self::Mbr(0x83) => Some("linux"),
+            Self::Mbr(0x82) => Some("linux-swap"),
+            Self::Mbr(0x07) => Some("ntfs"),
+            Self::Mbr(0x01 | 0x04 | 0x06 | 0x0b | 0x0c | 0x0e) => Some("fat"),
+            Self::Mbr(0xef) => Some("efi-system"),
+            Self::Mbr(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     /// A GUID in its usual form, or two hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

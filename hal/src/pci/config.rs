@@ -34,7 +34,7 @@ impl fmt::Display for Address {
 
 /// `virtio-drivers`' view of one segment's configuration space.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Segment(pub(super) u16);
+pub(crate) struct Segment(pub(crate) u16);
 
 impl Segment {
     fn address(self, at: DeviceFunction) -> Address {

@@ -8,5 +8,6 @@ mod function;
 mod msix;
 
 pub use config::Address;
+pub(crate) use config::Segment;
 pub use function::{Bar, Capability, Function, PciError, devices};
 pub use msix::Msix;
