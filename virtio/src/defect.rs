@@ -40,8 +40,12 @@ pub(crate) enum Defect {
     OneByteLun = 1 << 15,
     /// Event buffers are not given back (A-VSCSI-02).
     KeepsEventBuffers = 1 << 16,
-    /// The tag of every command is the same.
+    /// The tag of every command is the same (the cause of "overlapped commands" on some hosts).
     SameTag = 1 << 17,
+    /// What the transport answers is not looked at (A-VSCSI-08).
+    IgnoresResponse = 1 << 18,
+    /// A bottom half goes on for as long as there is work (A-VSCSI-11).
+    NoBudget = 1 << 19,
 }
 
 /// The hazards in force.

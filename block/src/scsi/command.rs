@@ -169,6 +169,11 @@ impl Command {
         self.request.request().deadline
     }
 
+    /// The request that it served, for its initiator to end.
+    pub fn into_request(self) -> InFlight {
+        self.request
+    }
+
     /// Hands the command back to its initiator. The host holds no lock, has forgotten the command, and has a free slot for the next one.
     pub fn finish(mut self, cx: &BottomHalf, outcome: &Outcome<'_>) {
         undercroft_hal::sync::assert_unlocked("a command is finished");

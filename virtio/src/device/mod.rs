@@ -115,13 +115,13 @@ impl<P: Protocol> Device<P> {
                 self.protocol.finish_idle(cx, slot);
                 continue;
             }
-            if budget == 0 {
+            if budget == 0 && !self.defects.has(Defect::NoBudget) {
                 let kick = state.end_service();
                 drop(state);
                 queue.kick_if(kick);
                 return Turn::Again;
             }
-            budget -= 1;
+            budget = budget.saturating_sub(1);
             match state.ring.pop() {
                 Ok(Some(used)) => {
                     let Some(slot) = state.slots.take(used.head) else { continue };

@@ -163,7 +163,11 @@ impl Protocol for Scsi {
         match (slot, reply) {
             (Slot::Command(command), Reply::Command(answer)) => {
                 let outcome = Outcome {
-                    response: response(answer.response),
+                    response: if device.defects.has(Defect::IgnoresResponse) {
+                        Response::Complete
+                    } else {
+                        response(answer.response)
+                    },
                     status: Status(answer.status),
                     sense: &answer.sense[..usize::from(answer.sense_len).min(SENSE_SIZE)],
                     residual: answer.residual,

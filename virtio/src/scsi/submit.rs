@@ -2,6 +2,7 @@
 
 use undercroft_block::scsi::{Command, Direction, Refused};
 use undercroft_block::{Error, Refusal, Tag};
+use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 
 use super::protocol::{Scsi, Slot, frame};
 use super::wire::{ANSWER_BYTES, COMMAND_HEAD_BYTES, CommandAnswer, CommandHead, ResponseCode};
@@ -31,6 +32,10 @@ pub(super) fn submit(
         Life::Running => {}
         Life::Stopping => return Err(refuse(command, Refusal::Gone(Error::Reset))),
         Life::Dead(error) => return Err(refuse(command, Refusal::Gone(error))),
+    }
+    if device.defects.has(Defect::AllocatesPerRequest) && DmaBuf::new(64, DmaConstraints::ANY).is_err() {
+        drop(state);
+        return Err(refuse(command, Refusal::Gone(Error::NoMemory)));
     }
     match add(&mut state, &command, device.defects) {
         Ok(head) => Ok(state.slots.put(head, Slot::Command(command))),
@@ -73,17 +78,16 @@ fn add(state: &mut QueueState<Slot>, command: &Command, defects: Defects) -> Res
             cdb: *command.cdb().padded(),
         },
     );
-    frames.write(
-        head,
-        frame::ANSWER,
-        CommandAnswer {
-            sense_len: 0.into(),
-            residual: 0.into(),
-            status_qualifier: 0.into(),
-            status: 0,
-            response: ResponseCode::UNTOUCHED.0,
-        },
-    );
+    let untouched = CommandAnswer {
+        sense_len: 0.into(),
+        residual: 0.into(),
+        status_qualifier: 0.into(),
+        status: 0,
+        response: ResponseCode::UNTOUCHED.0,
+    };
+    if !defects.has(Defect::StatusNotPreset) {
+        frames.write(head, frame::ANSWER, untouched);
+    }
     let writable = command.direction() == Direction::In;
     chain.push(Buffer { addr: frames.addr(head, frame::HEAD), len: COMMAND_HEAD_BYTES as u32, writable: false });
     let answer = Buffer { addr: frames.addr(head, frame::ANSWER), len: ANSWER_BYTES as u32, writable: true };

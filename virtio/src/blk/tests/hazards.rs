@@ -312,3 +312,53 @@ fn x24_features_ok_is_read_back() {
 fn x24_features_ok_is_read_back_control() {
     assert!(caught(|| features_refused(Defects::one(Defect::TrustsFeatures))));
 }
+
+/// Puts a mark among the completions when it runs.
+struct Marker {
+    sink: Arc<Sink>,
+    mark: BottomHalfWork,
+}
+
+impl Complete for Marker {
+    fn complete(&self, cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
+        if cookie == 0 {
+            self.mark.schedule();
+        }
+        self.sink.complete(cx, cookie, request, result);
+    }
+}
+
+/// 200 requests come back at once; another bottom half that becomes ready meanwhile gets its turn among them.
+fn a_pass_is_bounded(defects: Defects) {
+    let rig = Rig::schedule(Schedule::Lazy);
+    rig.run_with(defects, |task, driver| {
+        let sink = Sink::new();
+        let at_mark = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (seen, counted) = (Arc::clone(&at_mark), Arc::clone(&sink));
+        let mark = BottomHalfWork::new(0, move |_: &BottomHalf| {
+            seen.store(counted.count(), std::sync::atomic::Ordering::Relaxed);
+            Turn::Done
+        });
+        let marker = Arc::new(Marker { sink: sink.clone(), mark });
+        for cookie in 0..200 {
+            driver.submit(read(cookie, 1, 512, Completion::new(marker.clone(), cookie))).unwrap();
+        }
+        driver.commit();
+        task.wait_until(|| sink.count() == 200);
+        settle(task);
+        // What came back holds its completion, which holds what came back.
+        sink.take();
+        let at_mark = at_mark.load(std::sync::atomic::Ordering::Relaxed);
+        assert!((1..100).contains(&at_mark), "the other bottom half waited for {at_mark} completions");
+    });
+}
+
+#[test]
+fn a_vscsi_11_a_pass_is_bounded() {
+    a_pass_is_bounded(GOOD);
+}
+
+#[test]
+fn a_vscsi_11_a_pass_is_bounded_control() {
+    assert!(caught(|| a_pass_is_bounded(Defects::one(Defect::NoBudget))));
+}
