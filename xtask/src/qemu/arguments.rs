@@ -38,6 +38,10 @@ impl Vm<'_> {
             Machine::Microvm => MICROVM,
         };
         all.put(&["-machine", machine, "-smp", &self.cpus.to_string()]);
+        if self.machine == Machine::Microvm {
+            // QEMU's virtio-mmio speaks the legacy interface unless told otherwise.
+            all.put(&["-global", "virtio-mmio.force-legacy=false"]);
+        }
         all.put(&["-m", &format!("{}M", self.memory_mib), "-serial", "stdio"]);
         all.put(&["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         all.0.extend(["-kernel".into(), self.kernel.into()]);
