@@ -202,7 +202,7 @@ impl<M: RingMemory> Split<M> {
         self.published = new;
         // The store of the index above must be visible before the load below: a device that goes to sleep stores the index
         // at which it wants a kick, fences, and looks at our index once more. Without both fences each side may read what the other had
-        // before, and both wait: the device for the kick, the driver for the answer (2.7.13.3.1).
+        // before, and both wait: the device for the kick, the driver for the answer (2.7.13.4.1).
         self.memory.full_fence();
         if self.event_idx {
             let event = self.memory.available_event();

@@ -12,7 +12,7 @@ const RESET_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else {
 /// How often the configuration may change under a reader.
 const CONFIG_ATTEMPTS: usize = 16;
 
-/// Resets the device and waits until it says that it is done: only then does it touch no memory any more (2.4.1, 4.1.4.3.2).
+/// Resets the device and waits until it says that it is done: only then does it touch no memory any more (2.4.2, 4.1.4.3.2).
 ///
 /// # Errors
 /// [`ProbeError::ResetTimeout`].
