@@ -153,6 +153,15 @@ impl Command {
         }
     }
 
+    /// As [`Command::pieces`], for a host that moves data by the CPU (programmed I/O, a model).
+    pub fn pieces_mut(&mut self) -> &mut [Piece] {
+        match (&mut self.parameters, self.direction) {
+            (_, Direction::None) => &mut [],
+            (Some(piece), _) => core::slice::from_mut(piece),
+            (None, _) => self.request.data_mut().pieces_mut(),
+        }
+    }
+
     /// What descriptors carry for [`Command::pieces`].
     #[inline]
     pub fn segments(&self) -> impl ExactSizeIterator<Item = Segment> + Clone + '_ {

@@ -309,8 +309,7 @@ impl State {
         };
         if command.direction() == Direction::In {
             let mut rest = &data[..];
-            let from = command.request.data_mut();
-            for piece in from.pieces_mut() {
+            for piece in command.pieces_mut() {
                 let (now, later) = rest.split_at(piece.len());
                 piece.bytes_mut().copy_from_slice(now);
                 rest = later;
