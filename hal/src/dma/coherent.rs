@@ -1,5 +1,6 @@
 //! [`Coherent`]: memory shared with a device while both use it.
 
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -57,32 +58,45 @@ impl Coherent {
         unsafe { self.block.virt.add(offset).cast() }
     }
 
-    /// Copies a value out.
+    /// Copies a value out, in the widest words that its place allows: an aligned word of 2, 4 or 8 bytes is read whole, whatever the
+    /// alignment of `T` (wire formats have none).
     #[inline]
     pub fn read<T: FromBytes>(&self, offset: usize) -> T {
-        // SAFETY: in bounds; any bytes make a valid T. Volatile and possibly unaligned words go through the aligned
-        // path only when the type's alignment holds at this address.
-        let at = self.at::<T>(offset);
-        if at.is_aligned() {
-            // SAFETY: in bounds and aligned; T is FromBytes.
-            unsafe { at.read_volatile() }
-        } else {
-            // SAFETY: in bounds; T is FromBytes.
-            unsafe { at.read_unaligned() }
-        }
+        let at = self.at::<T>(offset).cast::<u8>();
+        let mut value = MaybeUninit::<T>::uninit();
+        let to = value.as_mut_ptr().cast::<u8>();
+        words::<T>(at, |word, width| {
+            // SAFETY: `words` visits words within T at `at`, which is in bounds, aligned to their width there; `to` has room for a T, at
+            // any alignment.
+            unsafe {
+                match width {
+                    8 => to.add(word).cast::<u64>().write_unaligned(at.add(word).cast::<u64>().read_volatile()),
+                    4 => to.add(word).cast::<u32>().write_unaligned(at.add(word).cast::<u32>().read_volatile()),
+                    2 => to.add(word).cast::<u16>().write_unaligned(at.add(word).cast::<u16>().read_volatile()),
+                    _ => to.add(word).write(at.add(word).read_volatile()),
+                }
+            }
+        });
+        // SAFETY: every byte was written, and any bytes make a valid T.
+        unsafe { value.assume_init() }
     }
 
-    /// Copies a value in.
+    /// Copies a value in, in words as [`Coherent::read`].
     #[inline]
     pub fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: T) {
-        let at = self.at::<T>(offset);
-        if at.is_aligned() {
-            // SAFETY: in bounds and aligned, in memory that this value owns and to which no reference exists.
-            unsafe { at.write_volatile(value) }
-        } else {
-            // SAFETY: as above, without alignment.
-            unsafe { at.write_unaligned(value) }
-        }
+        let at = self.at::<T>(offset).cast::<u8>();
+        let from = (&raw const value).cast::<u8>();
+        words::<T>(at, |word, width| {
+            // SAFETY: as in `read`, in the other direction; T has no padding, so all its bytes are initialised.
+            unsafe {
+                match width {
+                    8 => at.add(word).cast::<u64>().write_volatile(from.add(word).cast::<u64>().read_unaligned()),
+                    4 => at.add(word).cast::<u32>().write_volatile(from.add(word).cast::<u32>().read_unaligned()),
+                    2 => at.add(word).cast::<u16>().write_volatile(from.add(word).cast::<u16>().read_unaligned()),
+                    _ => at.add(word).write_volatile(from.add(word).read()),
+                }
+            }
+        });
     }
 
     /// An index of 16 bits that both sides read and write.
@@ -124,10 +138,94 @@ impl Coherent {
     }
 }
 
+/// Visits the bytes of a `T` at `at` as words: offset and width (8, 4, 2 or 1), each aligned at its place.
+#[inline(always)]
+fn words<T>(at: NonNull<u8>, mut visit: impl FnMut(usize, usize)) {
+    let (addr, len) = (at.addr().get(), size_of::<T>());
+    if matches!(len, 1 | 2 | 4 | 8) && addr.is_multiple_of(len) {
+        return visit(0, len);
+    }
+    let mut done = 0;
+    if addr.is_multiple_of(8) {
+        // The usual case, without a test per word: the length is known at compile time.
+        while done + 8 <= len {
+            visit(done, 8);
+            done += 8;
+        }
+        for width in [4, 2, 1] {
+            if len & width != 0 {
+                visit(done, width);
+                done += width;
+            }
+        }
+        return;
+    }
+    while done < len {
+        let fits = |width: usize| done + width <= len && (addr + done).is_multiple_of(width);
+        let width = if fits(8) {
+            8
+        } else if fits(4) {
+            4
+        } else if fits(2) {
+            2
+        } else {
+            1
+        };
+        visit(done, width);
+        done += width;
+    }
+}
+
 impl Drop for Coherent {
     fn drop(&mut self) {
         // SAFETY: the block came from dma_alloc and is freed here only. That no device uses it any more is the driver's
         // duty: drivers keep their rings until the device is reset (each driver's drop order is tested with the ledger).
         unsafe { seam::dma_free(self.block) }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Every length at every place: the words are aligned, in order, and cover each byte once.
+    #[test]
+    fn words_cover_every_byte_once() {
+        fn check<const N: usize>() {
+            for place in 0..16 {
+                let at = NonNull::new(core::ptr::without_provenance_mut::<u8>(0x1000 + place)).unwrap();
+                let mut next = 0;
+                words::<[u8; N]>(at, |word, width| {
+                    assert_eq!(word, next);
+                    assert!((0x1000 + place + word).is_multiple_of(width) && [1, 2, 4, 8].contains(&width));
+                    next += width;
+                });
+                assert_eq!(next, N);
+            }
+        }
+        check::<1>();
+        check::<2>();
+        check::<3>();
+        check::<4>();
+        check::<7>();
+        check::<8>();
+        check::<12>();
+        check::<16>();
+        check::<35>();
+        check::<51>();
+    }
+
+    #[test]
+    fn an_aligned_word_is_not_torn_whatever_its_type() {
+        for (place, len) in [(0usize, 8usize), (8, 4), (4, 4), (6, 2), (2, 2), (12, 4)] {
+            let at = NonNull::new(core::ptr::without_provenance_mut::<u8>(0x1000 + place)).unwrap();
+            let mut visits = Vec::new();
+            match len {
+                8 => words::<[u8; 8]>(at, |word, width| visits.push((word, width))),
+                4 => words::<[u8; 4]>(at, |word, width| visits.push((word, width))),
+                _ => words::<[u8; 2]>(at, |word, width| visits.push((word, width))),
+            }
+            assert_eq!(visits, [(0, len)], "{place}");
+        }
     }
 }

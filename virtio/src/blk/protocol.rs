@@ -121,9 +121,9 @@ impl Protocol for Blk {
     }
 
     #[inline]
-    fn finish(&self, cx: &BottomHalf, _device: &Device<Self>, _queue: u16, slot: Slot, reply: RequestStatus) {
+    fn finish(&self, cx: &BottomHalf, _device: &Device<Self>, _queue: u16, slot: Slot, reply: &RequestStatus) {
         let Slot::Request(request) = slot else { return };
-        let result = match reply {
+        let result = match *reply {
             RequestStatus::OK => Ok(()),
             RequestStatus::UNSUPP => Err(Error::Unsupported),
             // IOERR, and what a later revision may add: an error is never reported as success.

@@ -61,7 +61,7 @@ pub(crate) trait Protocol: Send + Sync + Sized + 'static {
     /// [`Breach`] fails the device.
     fn reply(&self, frames: &Frames, used: Used, slot: &Self::Slot) -> Result<Self::Reply, Breach>;
     /// A chain is done. No lock is held.
-    fn finish(&self, cx: &BottomHalf, device: &Device<Self>, queue: u16, slot: Self::Slot, reply: Self::Reply);
+    fn finish(&self, cx: &BottomHalf, device: &Device<Self>, queue: u16, slot: Self::Slot, reply: &Self::Reply);
     /// A request that needed no device is done ([`QueueState::finish_without_device`]). No lock is held.
     fn finish_idle(&self, cx: &BottomHalf, slot: Self::Slot);
     /// A chain ends without an answer. No lock is held; the device does not have it any more.
@@ -132,7 +132,7 @@ impl<P: Protocol> Device<P> {
                         drop(state);
                         None
                     };
-                    match reply {
+                    match &reply {
                         Ok(reply) => self.protocol.finish(cx, self, queue.index, slot, reply),
                         Err(Breach) => {
                             self.stop(Error::Broken);

@@ -86,12 +86,9 @@ impl SharedRing {
     }
 }
 
-/// Stores a descriptor as two words.
 #[inline]
 fn store(block: &Coherent, index: usize, descriptor: Descriptor) {
-    let [low, high]: [u64; 2] = zerocopy::transmute!(descriptor);
-    block.write(16 * index, low);
-    block.write(16 * index + 8, high);
+    block.write(16 * index, descriptor);
 }
 
 impl RingMemory for SharedRing {

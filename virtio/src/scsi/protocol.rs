@@ -39,13 +39,12 @@ pub(super) enum Slot {
 }
 
 /// A command's answer, out of shared memory.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Answer {
     response: ResponseCode,
     status: u8,
     residual: u32,
     sense_len: u8,
-    sense: [u8; SENSE_SIZE],
 }
 
 /// What the device answered.
@@ -53,6 +52,8 @@ pub(super) struct Answer {
 pub(super) enum Reply {
     /// To a command.
     Command(Answer),
+    /// To a command, with sense data: apart, because most answers have none and need not carry the room.
+    Sense(Answer, [u8; SENSE_SIZE]),
     /// An event; `None` if the device did not write a whole one.
     Event(Option<wire::Event>),
 }
@@ -130,6 +131,23 @@ fn response(code: ResponseCode) -> Response {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn with_sense(frames: &Frames, head: u16, answer: Answer) -> Reply {
+    Reply::Sense(answer, frames.read(head, frame::ANSWER + size_of::<CommandAnswer>()))
+}
+
+#[inline]
+fn outcome<'a>(device: &Device<Scsi>, answer: &Answer, sense: &'a [u8]) -> Outcome<'a> {
+    let ignored = device.defects.has(Defect::IgnoresResponse);
+    Outcome {
+        response: if ignored { Response::Complete } else { response(answer.response) },
+        status: Status(answer.status),
+        sense: &sense[..usize::from(answer.sense_len).min(sense.len())],
+        residual: answer.residual,
+    }
+}
+
 impl Protocol for Scsi {
     type Slot = Slot;
     type Reply = Reply;
@@ -149,33 +167,20 @@ impl Protocol for Scsi {
         }
         // The used length is no help here: some hosts always say 0.
         let sense_len = answer.sense_len.get().min(SENSE_SIZE as u32) as u8;
-        let sense = if sense_len > 0 {
-            frames.read(used.head, frame::ANSWER + size_of::<CommandAnswer>())
-        } else {
-            [0; SENSE_SIZE]
-        };
-        let residual = answer.residual.get();
-        Ok(Reply::Command(Answer { response, status: answer.status, residual, sense_len, sense }))
+        let answer = Answer { response, status: answer.status, residual: answer.residual.get(), sense_len };
+        if sense_len > 0 { Ok(with_sense(frames, used.head, answer)) } else { Ok(Reply::Command(answer)) }
     }
 
     #[inline]
-    fn finish(&self, cx: &BottomHalf, device: &Device<Self>, queue: u16, slot: Slot, reply: Reply) {
-        match (slot, reply) {
-            (Slot::Command(command), Reply::Command(answer)) => {
-                let outcome = Outcome {
-                    response: if device.defects.has(Defect::IgnoresResponse) {
-                        Response::Complete
-                    } else {
-                        response(answer.response)
-                    },
-                    status: Status(answer.status),
-                    sense: &answer.sense[..usize::from(answer.sense_len).min(SENSE_SIZE)],
-                    residual: answer.residual,
-                };
-                command.finish(cx, &outcome);
-            }
-            (Slot::Command(command), Reply::Event(_)) => command.finish(cx, &Outcome::failed(Response::Broken)),
-            (Slot::Event, reply) => {
+    fn finish(&self, cx: &BottomHalf, device: &Device<Self>, queue: u16, slot: Slot, reply: &Reply) {
+        // The command stays where it is: it is large, and a tuple or a binding to match on would copy it.
+        match slot {
+            Slot::Command(command) => match reply {
+                Reply::Command(answer) => command.finish(cx, &outcome(device, answer, &[])),
+                Reply::Sense(answer, sense) => command.finish(cx, &outcome(device, answer, sense)),
+                Reply::Event(_) => command.finish(cx, &Outcome::failed(Response::Broken)),
+            },
+            Slot::Event => {
                 // The buffer goes back first: the device must not lose events while this one is acted on.
                 if !device.defects.has(Defect::KeepsEventBuffers) {
                     events::post(device, queue);
