@@ -10,9 +10,12 @@ use undercroft_hal::dma::DmaBuf;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::{BottomHalf, Task};
 
+/// A request that is done, and how it went.
+type Done = (Request, Result<(), Error>);
+
 /// Where finished requests arrive.
 struct Arrivals {
-    lanes: Vec<IrqSpinLock<Option<(Request, Result<(), Error>)>>>,
+    lanes: Vec<IrqSpinLock<Option<Done>>>,
 }
 
 impl Complete for Arrivals {

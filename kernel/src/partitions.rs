@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn as_json_and_as_a_line() {
-        let entry = Entry { number: 5, first: 2048, blocks: 4096, kind: Kind::Mbr(0x99), name: String::from("a \"b\"") };
+        let entry =
+            Entry { number: 5, first: 2048, blocks: 4096, kind: Kind::Mbr(0x99), name: String::from("a \"b\"") };
         let mut part = Part { entry, block_size: 512 };
         let json = r#"{"index":5,"kind":"99","name":"a \"b\"","first_byte":1048576,"bytes":2097152}"#;
         assert_eq!(part.to_string(), json);

@@ -1,7 +1,7 @@
 //! The hosted platform: the same drivers, in a test, on a simulated machine.
 //!
 //! Every call that this crate makes to its platform goes to the [`Machine`] of the current thread, set by [`run`]. Each machine has
-//! its own [`System`](crate::System), so many run side by side in one test program. A machine is single-threaded: between any
+//! its own [`System`], so many run side by side in one test program. A machine is single-threaded: between any
 //! two calls it may let its devices work and deliver interrupts, by calling [`crate::dispatch`] through [`deliver`].
 //!
 //! UNSAFETY: makes context tokens on behalf of a simulated CPU, and hands out guest memory as raw blocks.

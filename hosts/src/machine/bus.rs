@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use undercroft_hal::hosted::Ram;
+use undercroft_hal::hosted::{BadAccess, Ram};
 use undercroft_hal::irq::{IrqLine, MsiMessage};
 use undercroft_hal::mmio::Width;
 
@@ -17,15 +17,6 @@ pub enum Space {
     Bar(u8),
     /// The device's window in physical memory (virtio-mmio).
     Window,
-}
-
-/// A memory access that the guest did not allow: the range is not wholly inside one block that a driver holds for DMA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadAccess {
-    /// Device address.
-    pub addr: u64,
-    /// Bytes.
-    pub len: usize,
 }
 
 /// A device's connection to guest memory, interrupts, time and chance.
@@ -51,7 +42,7 @@ impl Bus<'_> {
     /// # Errors
     /// [`BadAccess`].
     pub fn read(&self, addr: u64, into: &mut [u8]) -> Result<(), BadAccess> {
-        self.ram.read(addr, into).map_err(|bad| BadAccess { addr: bad.addr, len: bad.len })
+        self.ram.read(addr, into)
     }
 
     /// Writes guest memory.
@@ -59,7 +50,7 @@ impl Bus<'_> {
     /// # Errors
     /// [`BadAccess`], with nothing written.
     pub fn write(&self, addr: u64, bytes: &[u8]) -> Result<(), BadAccess> {
-        self.ram.write(addr, bytes).map_err(|bad| BadAccess { addr: bad.addr, len: bad.len })
+        self.ram.write(addr, bytes)
     }
 
     /// Reads `N` bytes of guest memory.
@@ -77,7 +68,7 @@ impl Bus<'_> {
     /// # Errors
     /// [`BadAccess`].
     pub fn read_u16(&self, addr: u64) -> Result<u16, BadAccess> {
-        self.ram.read_u16(addr).map_err(|bad| BadAccess { addr: bad.addr, len: bad.len })
+        self.ram.read_u16(addr)
     }
 
     /// Publishes an index to the guest.
@@ -85,7 +76,7 @@ impl Bus<'_> {
     /// # Errors
     /// [`BadAccess`].
     pub fn write_u16(&self, addr: u64, value: u16) -> Result<(), BadAccess> {
-        self.ram.write_u16(addr, value).map_err(|bad| BadAccess { addr: bad.addr, len: bad.len })
+        self.ram.write_u16(addr, value)
     }
 
     /// Writes an interrupt message.

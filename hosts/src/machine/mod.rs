@@ -22,7 +22,7 @@ use undercroft_hal::hosted::{self, Ram};
 use undercroft_hal::irq::{IrqLine, MsiMessage};
 use undercroft_hal::pci::Address;
 
-pub use bus::{BadAccess, Bus, Device, Space};
+pub use bus::{Bus, Device, Space};
 pub use schedule::Schedule;
 
 use crate::Random;

@@ -1,6 +1,6 @@
 //! What a driver did against the specification.
 
-use crate::machine::BadAccess;
+use undercroft_hal::hosted::BadAccess;
 
 /// A breach of virtio 1.2 by the driver, with the section that it breaks. Queue numbers come first where there are any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
