@@ -45,7 +45,7 @@ const WANTED: u64 = BlkFeatures::SIZE_MAX
     | Features::INDIRECT_DESC.union(Features::EVENT_IDX).bits();
 
 /// How long the device may take to say its serial number.
-const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5000 });
+const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 5000 });
 
 /// A virtio block device.
 ///

@@ -13,6 +13,7 @@
 //! # Contexts
 //! Any; the owner provides the lock. Nothing allocates after [`Split::new`].
 
+mod chain;
 mod event;
 mod memory;
 mod split;
@@ -22,6 +23,7 @@ mod loom_tests;
 #[cfg(all(not(loom), test))]
 mod split_tests;
 
+pub use chain::{AddError, Buffer, Chain};
 pub use event::need_event;
 pub use memory::{RingMemory, SharedRing};
-pub use split::{AddError, Buffer, Chain, RingError, Split, Used};
+pub use split::{RingError, Split, Used};

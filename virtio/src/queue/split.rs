@@ -3,12 +3,11 @@
 use alloc::boxed::Box;
 use core::fmt;
 
+use super::chain::{AddError, Chain};
 use super::event::need_event;
 use super::memory::RingMemory;
 use crate::defect::{Defect, Defects};
-use crate::wire::ring::{
-    AVAIL_NO_INTERRUPT, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, MAX_SIZE, USED_NO_NOTIFY,
-};
+use crate::wire::ring::{AVAIL_NO_INTERRUPT, MAX_SIZE, USED_NO_NOTIFY};
 
 /// How the device broke the ring's contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,28 +36,6 @@ impl fmt::Display for RingError {
     }
 }
 
-/// Why a chain could not be added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AddError {
-    /// No room now.
-    Full,
-    /// It will never fit, has no buffer, or not as many as announced, or a writable one before a readable one.
-    BadChain,
-    /// The device broke the ring's contract before.
-    Broken(RingError),
-}
-
-/// One buffer of a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Buffer {
-    /// Device address.
-    pub addr: u64,
-    /// Bytes.
-    pub len: u32,
-    /// The device writes it (else reads). Readable buffers come first (2.7.4.2).
-    pub writable: bool,
-}
-
 /// A chain that the device returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Used {
@@ -70,47 +47,47 @@ pub struct Used {
 
 /// What is known of a descriptor, in private memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Free,
     Head,
     Body,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Shadow {
+pub(super) struct Shadow {
     /// The next free descriptor, or the next of the chain. In 0..size, or anything at the end of the free list.
-    next: u16,
+    pub(super) next: u16,
     /// Descriptors of the chain, for a head.
-    count: u16,
-    state: State,
+    pub(super) count: u16,
+    pub(super) state: State,
     /// Bytes that the device may write, for a head.
-    writable: u32,
+    pub(super) writable: u32,
     /// Bytes that it may say it wrote, for a head: see [`Chain::counts_readable`].
-    claimable: u32,
+    pub(super) claimable: u32,
 }
 
 /// A split virtqueue over memory `M`.
 #[derive(Debug)]
 pub struct Split<M> {
-    memory: M,
-    size: u16,
-    mask: u16,
-    event_idx: bool,
-    shadow: Box<[Shadow]>,
+    pub(super) memory: M,
+    pub(super) size: u16,
+    pub(super) mask: u16,
+    pub(super) event_idx: bool,
+    pub(super) shadow: Box<[Shadow]>,
     /// First free descriptor; meaningful while `free > 0`.
-    free_head: u16,
-    free: u16,
+    pub(super) free_head: u16,
+    pub(super) free: u16,
     /// Available index including chains that the device was not told of yet.
-    next_available: u16,
+    pub(super) next_available: u16,
     /// Available index that the device was told.
-    published: u16,
+    pub(super) published: u16,
     /// Next used entry to look at.
-    next_used: u16,
+    pub(super) next_used: u16,
     /// Used index as last read, validated: at most `in_flight` ahead of `next_used`.
-    used_seen: u16,
-    in_flight: u16,
-    broken: Option<RingError>,
-    defects: Defects,
+    pub(super) used_seen: u16,
+    pub(super) in_flight: u16,
+    pub(super) broken: Option<RingError>,
+    pub(super) defects: Defects,
 }
 
 impl<M: RingMemory> Split<M> {
@@ -187,7 +164,7 @@ impl<M: RingMemory> Split<M> {
             return Err(AddError::Full);
         }
         let head = self.free_head;
-        Ok(Chain { ring: self, head, at: head, done: 0, count, indirect, writable: 0, extra: 0, ordered: true })
+        Ok(Chain::new(self, head, count, indirect))
     }
 
     /// Tells the device of the chains added since the last time. `true` if it wants a kick for them, which the caller then owes it.
@@ -352,99 +329,5 @@ impl<M: RingMemory> Split<M> {
         }
         let taken = self.shadow.iter().filter(|shadow| shadow.state != State::Free).count();
         if taken + usize::from(self.free) != usize::from(self.size) { Err("descriptors are lost") } else { Ok(()) }
-    }
-}
-
-/// A chain being written. Dropping it unfinished leaves the ring as it was.
-#[derive(Debug)]
-#[must_use = "a chain goes to the device with finish"]
-pub struct Chain<'a, M> {
-    ring: &'a mut Split<M>,
-    head: u16,
-    /// The descriptor to write next, of a direct chain.
-    at: u16,
-    done: u16,
-    count: u16,
-    indirect: bool,
-    writable: u32,
-    extra: u32,
-    ordered: bool,
-}
-
-impl<M: RingMemory> Chain<'_, M> {
-    /// Names the chain while it is in flight: an index below the ring's size.
-    pub const fn head(&self) -> u16 {
-        self.head
-    }
-
-    /// Adds a buffer.
-    #[inline]
-    pub fn push(&mut self, buffer: Buffer) {
-        if self.done >= self.count {
-            self.ordered = false;
-            return;
-        }
-        self.done += 1;
-        self.ordered &= buffer.writable || self.writable == 0;
-        let mut flags = if self.done < self.count { DESC_NEXT } else { 0 };
-        if buffer.writable {
-            flags |= DESC_WRITE;
-            self.writable = self.writable.saturating_add(buffer.len);
-        }
-        let (addr, len, flags) = (buffer.addr.into(), buffer.len.into(), flags.into());
-        if self.indirect {
-            let next = self.done.into();
-            self.ring.memory.set_indirect(self.head, self.done - 1, Descriptor { addr, len, flags, next });
-        } else {
-            let next = self.ring.shadow[usize::from(self.at)].next;
-            self.ring.memory.set_descriptor(self.at, Descriptor { addr, len, flags, next: next.into() });
-            self.at = next;
-        }
-    }
-
-    /// Allows the device to count `bytes` that it read as if it had written them. QEMU's virtio-scsi does that with the data of a write,
-    /// against 2.7.8.2; what [`Split::pop`] reports stays at most what it can have written.
-    #[inline]
-    pub fn counts_readable(&mut self, bytes: u32) {
-        self.extra = self.extra.saturating_add(bytes);
-    }
-
-    /// Makes the chain part of the next [`Split::publish`] and returns its head.
-    ///
-    /// # Errors
-    /// [`AddError::BadChain`] when there are not as many buffers as announced, or in the wrong order; the ring is as it was.
-    #[inline]
-    pub fn finish(self) -> Result<u16, AddError> {
-        let Self { ring, head, done, count, indirect, writable, extra, ordered, .. } = self;
-        if done != count || !ordered {
-            return Err(AddError::BadChain);
-        }
-        let taken = if indirect {
-            let (addr, len) = (ring.memory.table_addr(head).into(), (16 * u32::from(count)).into());
-            let descriptor = Descriptor { addr, len, flags: DESC_INDIRECT.into(), next: 0.into() };
-            ring.memory.set_descriptor(head, descriptor);
-            1
-        } else {
-            count
-        };
-        let mut at = head;
-        for _ in 0..taken {
-            let shadow = &mut ring.shadow[usize::from(at)];
-            shadow.state = State::Body;
-            at = shadow.next;
-        }
-        ring.free_head = at;
-        ring.free -= taken;
-        let shadow = &mut ring.shadow[usize::from(head)];
-        shadow.state = State::Head;
-        shadow.writable = writable;
-        shadow.claimable = writable.saturating_add(extra);
-        if !ring.defects.has(Defect::StaleChainLength) || shadow.count == 0 {
-            shadow.count = taken;
-        }
-        ring.memory.set_available(ring.next_available & ring.mask, head);
-        ring.next_available = ring.next_available.wrapping_add(1);
-        ring.in_flight += 1;
-        Ok(head)
     }
 }

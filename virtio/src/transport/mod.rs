@@ -9,6 +9,8 @@ mod doorbell;
 mod mmio;
 mod pci;
 mod pci_caps;
+#[cfg(all(not(loom), test))]
+mod pci_tests;
 mod setup;
 
 pub use cause::Cause;

@@ -8,7 +8,7 @@ use crate::defect::{Defect, Defects};
 use crate::wire::{Features, Status};
 
 /// How long a device may take to finish a reset.
-const RESET_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
+const RESET_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
 /// How often the configuration may change under a reader.
 const CONFIG_ATTEMPTS: usize = 16;
 
