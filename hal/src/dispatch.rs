@@ -116,6 +116,7 @@ unsafe fn run_bottom_halves() {
         !cpu.bottom_halves.is_empty()
     });
     if more && left == 0 {
+        system::with_cpu(|cpu| cpu.bottom_half_counters.exhausted());
         // The batch is used up: tasks get a turn before the kick brings us back.
         seam::kick(cpu::current());
     }

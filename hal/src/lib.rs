@@ -38,6 +38,7 @@ pub mod task;
 pub mod virtio_hal;
 pub mod work;
 mod work_state;
+mod work_stats;
 #[cfg(all(feature = "x86_64", target_os = "none"))]
 pub mod x86_64;
 

@@ -13,6 +13,7 @@ use crate::irq;
 use crate::mpsc::Queue;
 use crate::sync::Holding;
 use crate::virtio_hal::Lent;
+use crate::work_stats::Counters;
 
 /// One system's state. Opaque outside this crate.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct PerCpu {
     pub(crate) bottom_halves: Queue,
     /// Work for task context here.
     pub(crate) tasks: Queue,
+    pub(crate) bottom_half_counters: Counters,
+    pub(crate) task_counters: Counters,
     /// Who waits here to be woken.
     pub(crate) sleepers: Slots,
     /// Nesting of hard interrupts.
@@ -49,6 +52,8 @@ impl PerCpu {
         Self {
             bottom_halves: Queue::new(),
             tasks: Queue::new(),
+                bottom_half_counters: Counters::new(),
+                task_counters: Counters::new(),
                 sleepers: Slots::new(),
             irq_depth: AtomicU32::new(0),
             in_bottom_half: AtomicBool::new(false),

@@ -10,13 +10,18 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::atomic::{AtomicUsize, Ordering};
+use crate::clock::Instant;
 use crate::context::{BottomHalf, Kind, Task};
 use crate::mpsc::{Link, Pop, Queue};
 use crate::platform::seam;
 use crate::system::{self, PerCpu};
 use crate::work_state::WorkState;
+use crate::work_stats::Counters;
+pub use crate::work_stats::{BUCKETS, QueueStats, queue_stats};
 use crate::{cpu, dispatch};
 
 /// Whether a handler wants another turn.
@@ -37,17 +42,17 @@ pub trait Deferred: crate::Context + Sized + 'static {
 #[doc(hidden)]
 pub struct PerCpuRef<'a>(&'a PerCpu);
 #[doc(hidden)]
-pub struct QueueRef<'a>(&'a Queue);
+pub struct QueueRef<'a>(&'a Queue, &'a Counters);
 
 impl Deferred for BottomHalf {
     fn queue<'a>(cpu: &PerCpuRef<'a>) -> QueueRef<'a> {
-        QueueRef(&cpu.0.bottom_halves)
+        QueueRef(&cpu.0.bottom_halves, &cpu.0.bottom_half_counters)
     }
 }
 
 impl Deferred for Task {
     fn queue<'a>(cpu: &PerCpuRef<'a>) -> QueueRef<'a> {
-        QueueRef(&cpu.0.tasks)
+        QueueRef(&cpu.0.tasks, &cpu.0.task_counters)
     }
 }
 
@@ -59,6 +64,8 @@ struct Node<C> {
     /// The CPU of a task that waits for the end of a run, plus one.
     waiter: AtomicUsize,
     home: usize,
+    /// When it was queued last: nanoseconds, written before the push and read after the pop.
+    queued_at: AtomicU64,
     handler: Box<dyn Fn(&C) -> Turn + Send + Sync>,
 }
 
@@ -82,6 +89,7 @@ impl<C: Deferred> Work<C> {
                 state: WorkState::new(),
                 waiter: AtomicUsize::new(0),
                 home,
+                queued_at: AtomicU64::new(0),
                 handler: Box::new(handler),
             }),
         }
@@ -131,8 +139,11 @@ impl<C: Deferred> Drop for Work<C> {
 /// Links a node that its state says is queued, and makes sure its CPU will look.
 fn enqueue<C: Deferred>(node: Arc<Node<C>>) {
     let home = node.home;
+    // Published by the push.
+    node.queued_at.store(Instant::now().as_nanos(), Relaxed);
     let raw = NonNull::from(Arc::leak(node)).cast::<Link>();
     system::with(|system| {
+        C::queue(&PerCpuRef(&system.cpus[home])).1.queued();
         // SAFETY: the node is linked nowhere (its QUEUED bit was just set, or the runner holds it), and the reference
         // leaked here keeps it in place until `run_one` takes it back.
         unsafe { C::queue(&PerCpuRef(&system.cpus[home])).0.push(raw) };
@@ -178,6 +189,8 @@ pub(crate) unsafe fn run_one<C: Deferred>(cx: &C) -> Ran {
     };
     // SAFETY: only `enqueue::<C>` pushes to this queue: the pointer is to a Node<C> whose count it leaked.
     let node = unsafe { Arc::from_raw(link.cast::<Node<C>>().as_ptr().cast_const()) };
+    let queued_at = Instant::from_nanos(node.queued_at.load(Relaxed));
+    system::with_cpu(|cpu| C::queue(&PerCpuRef(cpu)).1.took(queued_at));
     if !node.state.begin() {
         return Ran::Item;
     }
