@@ -21,6 +21,8 @@ pub mod report;
 pub mod run;
 mod speed;
 mod verify;
+#[cfg(test)]
+mod whole_tests;
 mod write;
 
 pub use options::Options;
