@@ -9,8 +9,8 @@ use crate::atomic::Ordering;
 pub(crate) enum Hazard {
     /// X22: a pushed node is linked with a relaxed store.
     RelaxedPublication,
-    /// A queue whose last link is the stub counts as empty, whatever stands before the stub.
-    EmptyByTailAlone,
+    /// The last node is taken off by a look and a store, so that a push between the two is lost.
+    DetachedBlindly,
     /// X07: a schedule while the handler runs queues the work at once, so that it may run on two CPUs.
     QueuedWhileRunning,
     /// A-PC-29: the scheduled flag is cleared after the work was looked at instead of before.

@@ -13,6 +13,9 @@
 extern crate alloc;
 
 mod atomic;
+#[cfg(all(feature = "bench", not(any(loom, shuttle))))]
+#[doc(hidden)]
+pub mod bench;
 mod broken;
 pub mod clock;
 pub mod context;

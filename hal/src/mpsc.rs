@@ -38,12 +38,18 @@ pub(crate) enum Pop {
     Busy,
 }
 
+/// Keeps the producers' end and the consumer's out of each other's cache lines; two, since processors fetch lines in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Where producers append. Null only before the first use.
-    tail: AtomicPtr<Link>,
-    /// Where the consumer takes. Written by the consumer only.
-    head: AtomicPtr<Link>,
+    /// Where producers append. Null stands for the stub: nothing is queued.
+    tail: Apart<AtomicPtr<Link>>,
+    /// Where the consumer takes, written by the consumer only. Null stands for the stub: at its successor.
+    head: Apart<AtomicPtr<Link>>,
+    /// What the first node hangs on to. It stands before all nodes: its link is cleared before the last node is taken.
     stub: Link,
 }
 
@@ -54,84 +60,87 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     const_unless_model! {
-        /// An empty queue. It must not move any more once it was used.
+        /// An empty queue.
         pub(crate) fn new() -> Self {
-            // The stub's address is not known in a const fn: null stands for it until the first push or pop.
-            Self { tail: AtomicPtr::new(ptr::null_mut()), head: AtomicPtr::new(ptr::null_mut()), stub: Link::new() }
+            Self {
+                tail: Apart(AtomicPtr::new(ptr::null_mut())),
+                head: Apart(AtomicPtr::new(ptr::null_mut())),
+                stub: Link::new(),
+            }
         }
-    }
-
-    fn stub(&self) -> *mut Link {
-        (&raw const self.stub).cast_mut()
     }
 
     /// Appends a node. Any context.
     ///
     /// # Safety
     /// `node` is not linked in any queue, and stays valid and at its place until `pop` returns it.
+    #[inline]
     pub(crate) unsafe fn push(&self, node: NonNull<Link>) {
         // SAFETY: the node is valid, and nobody else uses its link yet.
         unsafe { node.as_ref() }.next.store(ptr::null_mut(), Ordering::Relaxed);
         step();
         // Release publishes the node's contents; acquire orders us after the previous producer's initialisation.
-        let prev = self.tail.swap(node.as_ptr(), Ordering::AcqRel);
+        let prev = self.tail.0.swap(node.as_ptr(), Ordering::AcqRel);
         step();
-        let prev = if prev.is_null() { self.stub() } else { prev };
-        // SAFETY: `prev` is the stub or a node that cannot be popped before its `next` is set, which only we do: it is
-        // valid. Between the swap and this store the consumer sees `Busy`.
-        unsafe { &*prev }.next.store(node.as_ptr(), broken::ordering(Hazard::RelaxedPublication, Ordering::Release));
+        // SAFETY: `prev` is a node that cannot be popped before its `next` is set, which only we do: it is valid.
+        let prev = unsafe { prev.as_ref() }.unwrap_or(&self.stub);
+        // Between the swap and this store the consumer sees `Busy`.
+        prev.next.store(node.as_ptr(), broken::ordering(Hazard::RelaxedPublication, Ordering::Release));
     }
 
     /// Whether nothing is queued. Exact for the consumer and for what interrupts it; others get a hint.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        let is_stub = |link: *mut Link| link.is_null() || link == self.stub();
-        // Both ends: the stub may stand behind nodes that are still to be taken.
-        let head_done = is_stub(self.head.load(Ordering::Relaxed)) || broken::is(Hazard::EmptyByTailAlone);
-        head_done && is_stub(self.tail.load(Ordering::Acquire))
+        self.tail.0.load(Ordering::Acquire).is_null()
     }
 
     /// Takes the first node.
     ///
     /// # Safety
     /// One consumer at a time, each seeing what the last one did.
+    #[inline]
     pub(crate) unsafe fn pop(&self) -> Pop {
         // Relaxed: the consumer reads what it wrote itself.
-        let mut head = self.head.load(Ordering::Relaxed);
+        let mut head = self.head.0.load(Ordering::Relaxed);
         if head.is_null() {
-            head = self.stub();
+            head = self.stub.next.load(Ordering::Acquire);
         }
-        // SAFETY: head is the stub or a linked node.
-        let mut next = unsafe { &*head }.next.load(Ordering::Acquire);
-        if head == self.stub() {
-            if next.is_null() {
-                return if self.is_empty() { Pop::Empty } else { Pop::Busy };
-            }
-            self.head.store(next, Ordering::Relaxed);
-            head = next;
-            // SAFETY: head is a linked node now.
-            next = unsafe { &*head }.next.load(Ordering::Acquire);
-        }
-        if let (Some(node), false) = (NonNull::new(head), next.is_null()) {
-            self.head.store(next, Ordering::Relaxed);
+        let Some(node) = NonNull::new(head) else {
+            return if self.is_empty() { Pop::Empty } else { Pop::Busy };
+        };
+        // SAFETY: head is a linked node.
+        let next = unsafe { node.as_ref() }.next.load(Ordering::Acquire);
+        if !next.is_null() {
+            self.head.0.store(next, Ordering::Relaxed);
             return Pop::Node(node);
         }
-        // `head` is the last node we can see. To hand it out, something must stand behind it: the stub.
+        // Nothing behind it that we can see. If it is the last, the queue becomes empty, and the stub's link is the next to be set.
+        // Relaxed: no producer sets it before the exchange below publishes that the queue is empty.
+        self.stub.next.store(ptr::null_mut(), Ordering::Relaxed);
         step();
-        if self.tail.load(Ordering::Acquire) != head {
-            return Pop::Busy;
+        if self.detach(head) {
+            step();
+            self.head.0.store(ptr::null_mut(), Ordering::Relaxed);
+            return Pop::Node(node);
         }
-        // SAFETY: the stub is not linked: the consumer moved past it, and only the consumer pushes it.
-        unsafe { self.push(NonNull::from(&self.stub)) };
-        step();
-        // SAFETY: head is still linked.
-        next = unsafe { &*head }.next.load(Ordering::Acquire);
-        match NonNull::new(head) {
-            Some(node) if !next.is_null() => {
-                self.head.store(next, Ordering::Relaxed);
-                Pop::Node(node)
+        // A push behind it is under way. The stub's link is cleared: remember where we are.
+        self.head.0.store(head, Ordering::Relaxed);
+        Pop::Busy
+    }
+
+    /// Makes the queue empty if `last` is its last node.
+    #[inline]
+    fn detach(&self, last: *mut Link) -> bool {
+        if broken::is(Hazard::DetachedBlindly) {
+            let is_last = self.tail.0.load(Ordering::Acquire) == last;
+            step();
+            if is_last {
+                self.tail.0.store(ptr::null_mut(), Ordering::Release);
             }
-            _ => Pop::Busy,
+            return is_last;
         }
+        // Release: whoever sets the stub's link does so after it was cleared. The node's contents were acquired with the link to it.
+        self.tail.0.compare_exchange(last, ptr::null_mut(), Ordering::Release, Ordering::Relaxed).is_ok()
     }
 }
 

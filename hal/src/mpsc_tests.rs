@@ -175,8 +175,8 @@ mod deterministic {
 
     #[test]
     #[should_panic(expected = "of a pop with")]
-    fn a_vq_02_control_empty_by_tail_alone() {
-        broken::with(Hazard::EmptyByTailAlone, pop_interrupted_by_push);
+    fn a_vq_02_control_detached_blindly() {
+        broken::with(Hazard::DetachedBlindly, pop_interrupted_by_push);
     }
 
     /// X21: nothing to fill up, nothing to assert: ten thousand pending items.

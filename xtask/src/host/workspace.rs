@@ -42,6 +42,13 @@ pub fn members() -> Result<Vec<String>> {
     Ok(list.split(',').map(|word| word.trim().trim_matches('"').to_owned()).filter(|word| !word.is_empty()).collect())
 }
 
+/// The folders that hold all sources: a crate inside another's folder belongs to that one.
+pub fn folders() -> Result<Vec<String>> {
+    let members = members()?;
+    let inner = |folder: &String| members.iter().any(|member| folder.starts_with(&format!("{member}/")));
+    Ok(members.iter().filter(|folder| !inner(folder)).cloned().collect())
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -49,5 +56,7 @@ mod tests {
         let members = super::members().unwrap();
         assert!(members.iter().any(|m| m == "xtask") && members.iter().any(|m| m == "kernel"), "{members:?}");
         assert!(members.iter().all(|m| super::root().join(m).join("Cargo.toml").is_file()), "{members:?}");
+        let folders = super::folders().unwrap();
+        assert!(folders.iter().any(|f| f == "hal") && folders.iter().all(|f| !f.starts_with("hal/")), "{folders:?}");
     }
 }

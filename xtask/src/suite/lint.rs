@@ -46,7 +46,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
     );
     tally.check("the count of unsafe may only fall", unsafe_count::compare(&counts, &unsafe_count::allowed()?));
     let mut sources = Vec::new();
-    for folder in workspace::members()? {
+    for folder in workspace::folders()? {
         let of_crate = source::of(workspace::root(), &folder)?;
         if folder != UNSAFE_CORE {
             tally.check(&format!("{folder} forbids unsafe code"), forbids_unsafe(&of_crate));

@@ -16,7 +16,7 @@ pub type Counts = BTreeMap<String, u64>;
 /// Counts the keyword in all crates.
 pub fn count() -> Result<Counts> {
     let mut counts = Counts::new();
-    for folder in workspace::members()? {
+    for folder in workspace::folders()? {
         let sources = source::of(workspace::root(), &folder)?;
         let count = sources.iter().flat_map(|source| &source.tokens).filter(|token| *token == "unsafe").count();
         if count > 0 {

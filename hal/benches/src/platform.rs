@@ -1,0 +1,79 @@
+//! The smallest platform: each thread is a CPU, and interrupts are a flag of the thread that nobody looks at.
+//!
+//! Turning interrupts off costs a store here and some ten cycles on a processor; a kick is counted and lost.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use undercroft_hal::Platform;
+use undercroft_hal::dma::{DmaBlock, DmaError, DmaLayout};
+use undercroft_hal::irq::{IrqError, IrqLine, MsiMessage, Slot};
+use undercroft_hal::mmio::{MmioError, Width};
+use undercroft_hal::pci::Address;
+
+thread_local! {
+    static CPU: Cell<usize> = const { Cell::new(0) };
+    static INTERRUPTS: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Makes the calling thread CPU `cpu`. Two threads that run at the same time must be different CPUs.
+pub fn become_cpu(cpu: usize) {
+    CPU.set(cpu);
+}
+
+struct Threads;
+
+// SAFETY: a thread keeps its index while it measures, nothing interrupts it, and there is no DMA memory and no device.
+unsafe impl Platform for Threads {
+    fn cpu() -> usize {
+        CPU.get()
+    }
+    fn cpu_count() -> usize {
+        2
+    }
+    fn irq_save() -> bool {
+        INTERRUPTS.replace(false)
+    }
+    fn irq_restore(were_on: bool) {
+        INTERRUPTS.set(were_on);
+    }
+    fn halt() {
+        INTERRUPTS.set(true);
+        std::thread::yield_now();
+    }
+    fn relax() {
+        std::hint::spin_loop();
+    }
+    fn kick(_cpu: usize) {}
+    fn now() -> u64 {
+        0
+    }
+    fn set_alarm(_at: Option<u64>) {}
+    fn dma_alloc(_layout: DmaLayout) -> Result<DmaBlock, DmaError> {
+        Err(DmaError::NoMemory)
+    }
+    unsafe fn dma_free(_block: DmaBlock) {}
+    fn map_mmio(_phys: u64, _len: usize) -> Result<NonNull<u8>, MmioError> {
+        Err(MmioError::BadRange)
+    }
+    fn port_read(_port: u16, _width: Width) -> u32 {
+        u32::MAX
+    }
+    fn port_write(_port: u16, _width: Width, _value: u32) {}
+    fn pci_read(_address: Address, _offset: u16) -> u32 {
+        u32::MAX
+    }
+    fn pci_write(_address: Address, _offset: u16, _value: u32) {}
+    fn msi_route(_slot: Slot, _cpu: usize) -> Result<MsiMessage, IrqError> {
+        Err(IrqError::NoVector)
+    }
+    fn line_route(_line: IrqLine, _slot: Slot) -> Result<(), IrqError> {
+        Err(IrqError::NoLine)
+    }
+    fn line_mask(_line: IrqLine) {}
+    fn pci_line(_address: Address, _pin: u8) -> Option<IrqLine> {
+        None
+    }
+}
+
+undercroft_hal::bind_platform!(Threads);
