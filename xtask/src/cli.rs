@@ -26,6 +26,8 @@ pub enum Command {
     Build(BuildOptions),
     /// Check format, clippy and the count of unsafe code
     Lint(LintOptions),
+    /// Show which hazards are proven to be absent, and whether the proofs hold
+    Audit(AuditOptions),
 }
 
 /// How `cargo xtask run` boots the image, and what it asks of it.
@@ -151,6 +153,19 @@ pub struct TestOptions {
     /// List the groups and run nothing
     #[arg(long)]
     pub list: bool,
+}
+
+#[derive(Args)]
+pub struct AuditOptions {
+    /// JSON Lines on standard output, text for people on standard error
+    #[arg(long)]
+    pub json: bool,
+    /// Everything about one item
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// The open items only
+    #[arg(long)]
+    pub open: bool,
 }
 
 #[derive(Args)]

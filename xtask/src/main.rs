@@ -1,10 +1,11 @@
-//! The front door of Undercroft: `cargo xtask run|test|bench|build|lint`.
+//! The front door of Undercroft: `cargo xtask run|test|audit|bench|build|lint`.
 //!
 //! Everything a user or a contributor does with the stack starts here. The commands exit with
 //! status 0 only if everything they were asked to show held, with 1 if something did not, and
 //! with 2 for a command line that cannot be understood.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod cli;
 mod disk;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Build(options) => image::build::command(&options),
         Command::Test(options) => suite::command(&options),
         Command::Lint(options) => suite::lint::command(&options),
+        Command::Audit(options) => audit::command(&options),
         Command::Bench(options) => bench::command(&options),
     };
     match outcome {

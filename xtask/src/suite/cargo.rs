@@ -1,20 +1,20 @@
 //! The groups that are runs of `cargo test`.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, pipe};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use super::outcomes::{self, Programs};
 use super::tally::{Counts, Tally};
+use crate::audit::reference::{COMPILE_FAIL, MISUSE, TestRef};
 use crate::host::{install, workspace};
 
 /// All tests on the host.
 pub fn unit(tally: &mut Tally) -> Result<()> {
-    // Some tests look at prepared disks with these programs.
-    install::tools(install::FILE_SYSTEMS.iter().chain(&install::CHECKERS))?;
-    let mut command = workspace::cargo();
-    command.args(["test", "--workspace", "--exclude", "undercroft-kernel", "--no-fail-fast"]);
-    test("cargo test", &mut command, tally)
+    host(&[])?.run(tally)
 }
 
 /// The tests that exist only under loom, of each crate that depends on it.
@@ -27,18 +27,114 @@ pub fn shuttle(tally: &mut Tally) -> Result<()> {
     under("shuttle", tally)
 }
 
+/// These tests of a group and no others.
+pub fn only(group: &str, tests: &[&TestRef], tally: &mut Tally) -> Result<()> {
+    if group == "unit" {
+        // All crates are built together as ever: with other features they would be built anew.
+        let mut harnesses = host(&["--lib", "--bins", "--tests"])?;
+        harnesses.filter = exactly(tests);
+        return harnesses.run(tally);
+    }
+    let crates: BTreeSet<&str> = tests.iter().map(|test| test.package.as_str()).collect();
+    for package in crates {
+        let of_crate: Vec<_> = tests.iter().copied().filter(|test| test.package == package).collect();
+        let filter = exactly(&of_crate);
+        Harnesses { filter, ..checked(group, package) }.run(tally)?;
+    }
+    Ok(())
+}
+
+fn exactly(tests: &[&TestRef]) -> Vec<String> {
+    // Files that must not compile are one test of the harness.
+    let name = |test: &&TestRef| if test.group == COMPILE_FAIL { MISUSE.into() } else { test.name.clone() };
+    let names: BTreeSet<String> = tests.iter().map(name).collect();
+    std::iter::once("--exact".into()).chain(names).collect()
+}
+
+/// A run of `cargo test`.
+struct Harnesses {
+    title: String,
+    group: String,
+    arguments: Vec<String>,
+    /// What goes to the harnesses.
+    filter: Vec<String>,
+    /// The configuration it is built for, if another than the usual.
+    checker: Option<String>,
+}
+
+fn host(targets: &[&str]) -> Result<Harnesses> {
+    // Some tests look at prepared disks with these programs.
+    install::tools(install::FILE_SYSTEMS.iter().chain(&install::CHECKERS))?;
+    let all = ["--workspace", "--exclude", "undercroft-kernel"];
+    let arguments = all.iter().chain(targets).map(ToString::to_string).collect();
+    let (title, group) = ("cargo test".into(), "unit".into());
+    Ok(Harnesses { title, group, arguments, filter: Vec::new(), checker: None })
+}
+
 fn under(checker: &str, tally: &mut Tally) -> Result<()> {
     let crates = crates_with(checker)?;
     ensure!(!crates.is_empty(), "no crate depends on {checker}");
-    for name in crates {
-        let mut command = workspace::cargo();
-        command.args(["test", "--release", "--package", &name, "--lib", "--tests", "--no-fail-fast", checker]);
-        command.env("RUSTFLAGS", format!("--cfg {checker}"));
-        // Flags of their own rebuild everything: the other builds keep theirs.
-        command.env("CARGO_TARGET_DIR", workspace::target().join(checker));
-        test(&format!("{checker}: {name}"), &mut command, tally)?;
+    crates.iter().try_for_each(|package| checked(checker, package).run(tally))
+}
+
+/// The tests of a crate that have the checker's name in theirs.
+fn checked(checker: &str, package: &str) -> Harnesses {
+    Harnesses {
+        title: format!("{checker}: {package}"),
+        group: checker.into(),
+        arguments: ["--release", "--package", package, "--lib", "--tests"].map(String::from).into(),
+        filter: Vec::from([checker.into()]),
+        checker: Some(checker.into()),
     }
-    Ok(())
+}
+
+impl Harnesses {
+    fn cargo(&self) -> Command {
+        let mut command = workspace::cargo();
+        command.arg("test").args(&self.arguments);
+        if let Some(checker) = &self.checker {
+            command.env("RUSTFLAGS", format!("--cfg {checker}"));
+            // Flags of their own rebuild everything: the other builds keep theirs.
+            command.env("CARGO_TARGET_DIR", workspace::target().join(checker));
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Builds, runs, counts and takes down each outcome; what was printed is shown if anything failed.
+    fn run(&self, tally: &mut Tally) -> Result<()> {
+        let mut build = self.cargo();
+        build.args(["--no-run", "--message-format=json-render-diagnostics"]).stderr(Stdio::inherit());
+        let built = build.output().context("cannot run cargo")?;
+        if !built.status.success() {
+            tally.failed(&self.title, "it does not build");
+            return Ok(());
+        }
+        let programs = Programs::from_messages(&String::from_utf8_lossy(&built.stdout));
+        // Both streams in one: which program a line is of, the lines before it say.
+        let (mut reader, writer) = pipe().context("cannot make a pipe")?;
+        let mut command = self.cargo();
+        command.args(["--no-fail-fast", "--"]).args(&self.filter);
+        command.stdout(writer.try_clone()?).stderr(writer);
+        let mut child = command.spawn().context("cannot run cargo")?;
+        // The pipe ends when nobody holds its other end any more.
+        drop(command);
+        let mut output = Vec::new();
+        reader.read_to_end(&mut output).context("cannot read what cargo prints")?;
+        let success = child.wait().context("cannot wait for cargo")?.success();
+        let text = String::from_utf8_lossy(&output);
+        for (test, passed) in outcomes::outcomes(&self.group, &programs, &text) {
+            tally.record(&test, passed);
+        }
+        let counts = judged(Counts::of(&text), success);
+        if counts.failed > 0 {
+            println!("{text}");
+            // A test that is skipped has not passed.
+            text.lines().filter(|line| line.ends_with("... ignored")).for_each(|line| println!("IGNORED {line}"));
+        }
+        tally.add(&self.title, counts);
+        Ok(())
+    }
 }
 
 fn crates_with(checker: &str) -> Result<Vec<String>> {
@@ -54,20 +150,6 @@ fn crates_with(checker: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Runs `cargo test` and counts; what it printed is shown if anything failed.
-fn test(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let counts = judged(Counts::of(&text), output.status.success());
-    if counts.failed > 0 {
-        println!("{text}");
-        // A test that is skipped has not passed.
-        text.lines().filter(|line| line.ends_with("... ignored")).for_each(|line| println!("IGNORED {line}"));
-    }
-    tally.add(name, counts);
-    Ok(())
-}
-
 /// A run that does not succeed has failed somewhere, one that tests nothing has tested nothing,
 /// and a test that is ignored has not passed.
 fn judged(mut counts: Counts, success: bool) -> Counts {
@@ -81,6 +163,14 @@ fn judged(mut counts: Counts, success: bool) -> Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_named_runs() {
+        let tests: Vec<TestRef> =
+            ["unit p m::b", "compile-fail p x", "unit p/t a", "compile-fail p y"].map(|t| t.parse().unwrap()).into();
+        let filter = exactly(&tests.iter().collect::<Vec<_>>());
+        assert_eq!(filter, ["--exact", "a", "m::b", MISUSE]);
+    }
 
     #[test]
     fn a_run_is_good_only_if_all_of_it_is() {

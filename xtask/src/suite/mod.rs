@@ -1,11 +1,13 @@
 //! `cargo xtask test`: every test there is, in groups that run one after the other whatever
 //! became of those before. The last line counts the checks.
 
+pub mod audit;
 pub mod bad_input;
 pub mod boot;
 pub mod cargo;
 pub mod guest;
 pub mod lint;
+pub mod outcomes;
 pub mod platform;
 pub mod source;
 pub mod tally;
@@ -13,6 +15,7 @@ pub mod unsafe_count;
 
 use anyhow::{Result, bail};
 
+use crate::audit::results::{self, Results};
 use crate::cli::TestOptions;
 use crate::host::interrupt;
 use tally::Tally;
@@ -23,7 +26,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, misuse that must not compile, examples in documentation",
@@ -54,6 +57,12 @@ const GROUPS: [Group; 6] = [
         what: "format, clippy, documentation, the count of unsafe code, unfinished work",
         run: lint::group,
     },
+    // The last: what the others have run is not run again.
+    Group {
+        name: "audit",
+        what: "every test that the table of hazards names, where it has not run yet, and the table's claims",
+        run: audit::group,
+    },
 ];
 
 /// `cargo xtask test`.
@@ -73,12 +82,22 @@ pub fn command(options: &TestOptions) -> Result<bool> {
     let mut tally = Tally::default();
     for group in GROUPS.iter().filter(wanted) {
         println!("==== {}: {}", group.name, group.what);
+        tally.begin(group.name, &results::digest()?);
         // A group that cannot go on is one failure; the others still run.
         if let Err(error) = (group.run)(&mut tally) {
             tally.failed(group.name, &format!("{error:#}"));
         }
+        save(&tally)?;
         interrupt::check()?;
     }
     tally.conclude();
     Ok(tally.is_good())
+}
+
+/// Puts what became of the tests so far where `cargo xtask audit` finds it; other groups keep what they had.
+fn save(tally: &Tally) -> Result<Results> {
+    let mut results = Results::load()?;
+    results.groups.extend(tally.runs().clone());
+    results.save()?;
+    Ok(results)
 }

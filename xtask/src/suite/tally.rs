@@ -1,6 +1,10 @@
 //! Counting what passed and what failed.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
+
+use crate::audit::reference::{OURSELVES, TestRef};
+use crate::audit::results::GroupRun;
 
 /// The count of all checks so far, and the names of those that failed.
 #[derive(Default)]
@@ -9,15 +13,44 @@ pub struct Tally {
     failed: Vec<String>,
     /// Failed checks that a test harness counted and named itself.
     unnamed: u64,
+    /// What became of each test, by group.
+    runs: BTreeMap<String, GroupRun>,
+    /// The group that runs now.
+    group: String,
 }
 
 impl Tally {
+    /// From here on outcomes are this group's, of this state of the source; what it had before is forgotten.
+    pub fn begin(&mut self, group: &str, source: &str) {
+        self.group = group.into();
+        self.runs.insert(group.into(), GroupRun::new(source.into()));
+    }
+
+    /// The outcomes of the groups that ran.
+    pub fn runs(&self) -> &BTreeMap<String, GroupRun> {
+        &self.runs
+    }
+
+    /// Takes down what became of a test that a harness counts.
+    pub fn record(&mut self, test: &TestRef, passed: bool) {
+        if let Some(run) = self.runs.get_mut(&self.group) {
+            run.record(test, passed);
+        }
+    }
+
+    fn record_check(&mut self, name: &str, passed: bool) {
+        let (group, package) = (self.group.clone(), OURSELVES.into());
+        self.record(&TestRef { group, package, target: None, name: name.into() }, passed);
+    }
+
     pub fn passed(&mut self, name: &str) {
         println!("ok      {name}");
         self.passed += 1;
+        self.record_check(name, true);
     }
 
     pub fn failed(&mut self, name: &str, why: &str) {
+        self.record_check(name, false);
         println!("FAILED  {name}\n        {}", why.trim_end().replace('\n', "\n        "));
         self.failed.push(name.into());
     }
@@ -111,6 +144,22 @@ mod tests {
     fn results_of_all_harnesses_are_added_up() {
         assert_eq!(Counts::of(OUTPUT), Counts { passed: 83, failed: 3, ignored: 2 });
         assert_eq!(Counts::of("error: could not compile"), Counts::default());
+    }
+
+    #[test]
+    fn outcomes_are_kept_by_group() {
+        let mut tally = Tally::default();
+        tally.passed("of no group");
+        tally.begin("boot", "s");
+        tally.passed("a disk");
+        tally.failed("another", "because");
+        tally.begin("unit", "t");
+        tally.record(&"unit p a".parse().unwrap(), true);
+        let of = |group: &str| tally.runs()[group].passed.iter().map(|(k, v)| format!("{k}: {v}")).collect::<Vec<_>>();
+        assert_eq!(of("boot"), ["boot undercroft-xtask a disk: true", "boot undercroft-xtask another: false"]);
+        assert_eq!((of("unit"), tally.runs()["unit"].source.as_str()), (vec!["unit p a: true".to_owned()], "t"));
+        tally.begin("boot", "s");
+        assert!(tally.runs()["boot"].passed.is_empty(), "a new run forgets the old one");
     }
 
     #[test]
