@@ -17,6 +17,8 @@ pub(crate) enum Hazard {
     FlagClearedLate,
     /// A-PC-29: bottom halves end without a second look at the queue once interrupts are off.
     NoSecondLook,
+    /// Pattern 39: a lock is released by a relaxed store.
+    RelaxedUnlock,
     /// Removal clears the closed mark for a moment while a run begins.
     ClosedMarkLost,
 }

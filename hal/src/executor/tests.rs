@@ -109,7 +109,7 @@ fn slots_run_out_with_an_error_and_come_back() {
 }
 
 #[test]
-fn a_task_wakes_a_waiter_on_another_cpu() {
+fn stress_a_task_wakes_a_waiter_on_another_cpu() {
     let machine = Cpus::new(2);
     let (open, wakers, gate) = gate();
     std::thread::scope(|scope| {

@@ -76,15 +76,40 @@ fn hold_times_are_kept_by_rank() {
 }
 
 /// The lock keeps other CPUs out: a counter without atomics comes out right.
-#[test]
-fn cpus_exclude_each_other() {
+fn cpus_count_together(with: impl Fn(&dyn Fn()) + Sync) -> u64 {
     let cpus = Cpus::new(3);
     let lock = std::sync::Arc::new(IrqSpinLock::new(Rank::QUEUE, 0u64));
     std::thread::scope(|scope| {
         for index in 0..3 {
-            let (cpus, lock) = (&cpus, &lock);
-            scope.spawn(move || cpus.run(index, |_| (0..2000).for_each(|_| *lock.lock() += 1)));
+            let (cpus, lock, with) = (&cpus, &lock, &with);
+            scope.spawn(move || with(&|| cpus.run(index, |_| (0..2000).for_each(|_| *lock.lock() += 1))));
         }
     });
-    cpus.run(0, |_| assert_eq!(*lock.lock(), 6000));
+    cpus.run(0, |_| *lock.lock())
+}
+
+#[test]
+fn stress_cpus_exclude_each_other() {
+    assert_eq!(cpus_count_together(|f| f()), 6000);
+}
+
+/// The sanitizer sees what the count does not show: a lock that excludes, and whose release publishes nothing. It ends the program, so the
+/// program is another one.
+#[cfg(sanitizer)]
+#[test]
+fn stress_control_a_relaxed_unlock() {
+    use crate::broken::{self, Hazard};
+    const MARK: &str = "UNDERCROFT_RELAXED_UNLOCK";
+    if std::env::var_os(MARK).is_some() {
+        cpus_count_together(|f| broken::with(Hazard::RelaxedUnlock, f));
+        return;
+    }
+    let this = std::env::current_exe().unwrap();
+    let output = std::process::Command::new(this)
+        .args(["--exact", "sync::tests::stress_control_a_relaxed_unlock", "--nocapture"])
+        .env(MARK, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("WARNING: ThreadSanitizer: data race"), "not caught: {text}");
 }

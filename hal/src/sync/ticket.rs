@@ -3,6 +3,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::broken::{self, Hazard};
 use crate::cpu;
 
 #[derive(Debug)]
@@ -36,6 +37,6 @@ impl Ticket {
     pub(super) fn unlock(&self) {
         // Only the holder writes `serving`, so a plain load and store will do.
         let now = self.serving.load(Ordering::Relaxed);
-        self.serving.store(now.wrapping_add(1), Ordering::Release);
+        self.serving.store(now.wrapping_add(1), broken::ordering(Hazard::RelaxedUnlock, Ordering::Release));
     }
 }

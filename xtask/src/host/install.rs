@@ -116,6 +116,14 @@ pub fn rust_component(program: &str, component: &str) -> Result<()> {
     if present.is_ok_and(|status| status.success()) { Ok(()) } else { rustup(&["component", "add", component]) }
 }
 
+/// The standard library's source, to build it with other flags.
+pub fn rust_source() -> Result<()> {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("cannot run rustc")?;
+    let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim().to_owned();
+    let present = Path::new(&sysroot).join("lib/rustlib/src/rust/library/Cargo.lock").exists();
+    if present { Ok(()) } else { rustup(&["component", "add", "rust-src"]) }
+}
+
 fn rustup(arguments: &[&str]) -> Result<()> {
     let words = arguments.join(" ");
     eprintln!("the Rust toolchain lacks {}; running: rustup {words}", arguments[arguments.len() - 1]);

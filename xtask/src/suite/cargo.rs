@@ -12,6 +12,9 @@ use super::tally::{Counts, Tally};
 use crate::audit::reference::{COMPILE_FAIL, MISUSE, TestRef};
 use crate::host::{install, workspace};
 
+/// The group, and the configuration, of the tests under ThreadSanitizer.
+const SANITIZER: &str = "sanitizer";
+
 /// All tests on the host.
 pub fn unit(tally: &mut Tally) -> Result<()> {
     host(&[])?.run(tally)
@@ -25,6 +28,13 @@ pub fn loom(tally: &mut Tally) -> Result<()> {
 /// The same for shuttle.
 pub fn shuttle(tally: &mut Tally) -> Result<()> {
     under("shuttle", tally)
+}
+
+/// The tests with real threads, under ThreadSanitizer.
+pub fn sanitizer(tally: &mut Tally) -> Result<()> {
+    install::rust_source()?;
+    let of_hal = checked(SANITIZER, "undercroft-hal");
+    Harnesses { arguments: ["--package", "undercroft-hal", "--lib"].map(String::from).into(), ..of_hal }.run(tally)
 }
 
 /// These tests of a group and no others.
@@ -83,7 +93,7 @@ fn checked(checker: &str, package: &str) -> Harnesses {
         title: format!("{checker}: {package}"),
         group: checker.into(),
         arguments: ["--release", "--package", package, "--lib", "--tests"].map(String::from).into(),
-        filter: Vec::from([checker.into()]),
+        filter: Vec::from([if checker == SANITIZER { "stress" } else { checker }.into()]),
         checker: Some(checker.into()),
     }
 }
@@ -93,7 +103,14 @@ impl Harnesses {
         let mut command = workspace::cargo();
         command.arg("test").args(&self.arguments);
         if let Some(checker) = &self.checker {
-            command.env("RUSTFLAGS", format!("--cfg {checker}"));
+            let mut flags = format!("--cfg {checker}");
+            if checker == SANITIZER {
+                // The standard library has to be instrumented too, or its synchronisation looks like none. The compiler lets only its
+                // nightly form do that, unless it is told otherwise.
+                command.env("RUSTC_BOOTSTRAP", "1").args(["-Zbuild-std", "--target", "x86_64-unknown-linux-gnu"]);
+                flags.push_str(" -Zsanitizer=thread");
+            }
+            command.env("RUSTFLAGS", flags);
             // Flags of their own rebuild everything: the other builds keep theirs.
             command.env("CARGO_TARGET_DIR", workspace::target().join(checker));
         }

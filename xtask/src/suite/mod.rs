@@ -26,7 +26,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, misuse that must not compile, examples in documentation",
@@ -42,6 +42,7 @@ const GROUPS: [Group; 7] = [
         what: "thousands of random interleavings of what is too large for loom, by the shuttle scheduler",
         run: cargo::shuttle,
     },
+    Group { name: "sanitizer", what: "the tests with real threads, under ThreadSanitizer", run: cargo::sanitizer },
     Group {
         name: "platform",
         what: "the platform's own checks on each machine, and the last screen of every way to stop",
