@@ -19,6 +19,8 @@ pub(crate) enum Hazard {
     NoSecondLook,
     /// Pattern 39: a lock is released by a relaxed store.
     RelaxedUnlock,
+    /// A batch of bottom halves that is used up is followed by the next at once.
+    NoTaskTurn,
     /// Removal clears the closed mark for a moment while a run begins.
     ClosedMarkLost,
 }

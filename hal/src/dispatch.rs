@@ -1,52 +1,65 @@
 //! The dispatcher: the only maker of context tokens.
 //!
-//! A platform calls [`interrupt`], [`alarm`] and [`kicked`] from its interrupt stubs, and [`enter_task`] once per CPU. Bottom
-//! halves run when the outermost interrupt ends, with interrupts on, never nested, in bounded batches; and whenever task context waits.
+//! A platform calls [`interrupt`], [`alarm`] and [`kicked`] from its interrupt stubs, each followed by [`bottom_halves`] if it says so, and
+//! [`enter_task`] once per CPU. Bottom halves run when the outermost interrupt ends, with interrupts on, never nested, on a stack that the
+//! platform chooses; and whenever task context waits. A batch is bounded in number and time. If it leaves something over, the interrupted
+//! task has a turn of about the same length, in which interrupts do not run bottom halves; a task that waits gives its turn up.
 
 use core::sync::atomic::Ordering;
 
 use crate::broken::{self, Hazard};
+use crate::clock::{Duration, Instant};
 use crate::context::{BottomHalf, HardIrq, Kind, Task};
-use crate::irq::Slot;
+use crate::irq::{Arrival, Slot};
 use crate::platform::seam;
 use crate::work::Ran;
 use crate::{cpu, sync, system, work};
 
-/// Bottom halves that run at one interrupt's end before tasks get a turn.
+/// Bottom halves that run in one batch before tasks get a turn.
 const BATCH: usize = 64;
+/// After how many bottom halves a batch looks at the clock, and how long it may take.
+const LOOK_AT_CLOCK: usize = 8;
+const BATCH_TIME: Duration = Duration::from_millis(2);
+/// A task's turn after a batch that left something over: as long as the batch, within these bounds.
+const SHORTEST_TURN: Duration = Duration::from_micros(50);
+const LONGEST_TURN: Duration = Duration::from_millis(1);
 
-/// Runs the handlers of `slot` in hard interrupt context, acknowledges by `end_of_interrupt`, and then runs bottom halves
-/// if this was the outermost interrupt. Returns with interrupts off.
+/// Runs the handlers of `slot` in hard interrupt context and acknowledges by `end_of_interrupt`. If this was the outermost
+/// interrupt and bottom halves are to run, `true`: the platform must call [`bottom_halves`] before it returns from the interrupt.
 ///
 /// # Safety
-/// Called by the platform in a hardware interrupt on this CPU, with interrupts off, on a stack that may run bottom halves.
-pub unsafe fn interrupt(slot: Slot, end_of_interrupt: impl FnOnce()) {
+/// Called by the platform in a hardware interrupt on this CPU, with interrupts off; what it returns is heeded.
+#[must_use]
+pub unsafe fn interrupt(slot: Slot, end_of_interrupt: impl FnOnce()) -> bool {
     // SAFETY: passed on from the caller.
-    unsafe { hard_irq(|cx| system::with(|system| system.slots.run(slot, cx)), end_of_interrupt) }
+    unsafe { hard_irq(Arrival::Device, |cx| system::with(|system| system.slots.run(slot, cx)), end_of_interrupt) }
 }
 
-/// This CPU's alarm went off.
+/// This CPU's alarm went off. Returns as [`interrupt`].
 ///
 /// # Safety
 /// As [`interrupt`].
-pub unsafe fn alarm(end_of_interrupt: impl FnOnce()) {
+#[must_use]
+pub unsafe fn alarm(end_of_interrupt: impl FnOnce()) -> bool {
     // SAFETY: passed on from the caller.
-    unsafe { hard_irq(|cx| system::with(|system| system.slots.run_alarm(cx)), end_of_interrupt) }
+    unsafe { hard_irq(Arrival::Alarm, |cx| system::with(|system| system.slots.run_alarm(cx)), end_of_interrupt) }
 }
 
-/// Another CPU (or this one) asked for a look at the queues.
+/// Another CPU (or this one) asked for a look at the queues. Returns as [`interrupt`].
 ///
 /// # Safety
 /// As [`interrupt`].
-pub unsafe fn kicked(end_of_interrupt: impl FnOnce()) {
+#[must_use]
+pub unsafe fn kicked(end_of_interrupt: impl FnOnce()) -> bool {
     // SAFETY: passed on from the caller. Nothing to do in hard interrupt context: its end looks at the queues.
-    unsafe { hard_irq(|_| (), end_of_interrupt) }
+    unsafe { hard_irq(Arrival::Kick, |_| (), end_of_interrupt) }
 }
 
 /// # Safety
 /// As [`interrupt`].
-unsafe fn hard_irq(run: impl FnOnce(&HardIrq), end_of_interrupt: impl FnOnce()) {
+unsafe fn hard_irq(arrival: Arrival, run: impl FnOnce(&HardIrq), end_of_interrupt: impl FnOnce()) -> bool {
     let before = system::with_cpu(|cpu| {
+        cpu.arrivals.count(arrival);
         cpu.irq_depth.store(cpu.irq_depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         // What the interrupted code holds cannot be what handlers take: irq-shared locks are held with interrupts off.
         let ranks = cpu.held_ranks();
@@ -66,32 +79,47 @@ unsafe fn hard_irq(run: impl FnOnce(&HardIrq), end_of_interrupt: impl FnOnce()) 
         cpu.irq_depth.store(depth, Ordering::Relaxed);
         depth == 0
     });
-    if outermost {
-        // SAFETY: interrupts are off, and no hard interrupt is being handled.
-        unsafe { run_bottom_halves() };
-    }
+    outermost && claim(Asks::Interrupt)
 }
 
-/// Runs a batch of this CPU's bottom halves unless they are running already or held off.
-///
-/// # Safety
-/// Interrupts are off and no hard interrupt is being handled on this CPU. Interrupts are on while bottom halves run, off on return.
-unsafe fn run_bottom_halves() {
-    let may_run = system::with_cpu(|cpu| {
+/// Who wants bottom halves to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// An interrupt's end.
+    Interrupt,
+    /// A task, which gives up what is left of its turn.
+    Task,
+}
+
+/// Whether bottom halves are to run here now. If so they count as running already. Interrupts are off.
+fn claim(asks: Asks) -> bool {
+    system::with_cpu(|cpu| {
         let free = !cpu.bottom_halves.is_empty()
             && cpu.bottom_halves_off.load(Ordering::Relaxed) == 0
             && !cpu.in_bottom_half.load(Ordering::Relaxed);
-        if free {
-            cpu.in_bottom_half.store(true, Ordering::Relaxed);
+        if !free {
+            return false;
         }
-        free
-    });
-    if !may_run {
-        return;
-    }
+        let turn = cpu.task_turn.load(Ordering::Relaxed);
+        if asks == Asks::Interrupt && turn != 0 && Instant::now().as_nanos() < turn {
+            // The platform was told to come back when the turn is over.
+            return false;
+        }
+        cpu.in_bottom_half.store(true, Ordering::Relaxed);
+        true
+    })
+}
+
+/// Runs a batch of this CPU's bottom halves: with interrupts on meanwhile, off on return.
+///
+/// # Safety
+/// Called by the platform once after each call of [`interrupt`], [`alarm`] or [`kicked`] that returned `true`, with interrupts off and
+/// no hard interrupt being handled on this CPU, on any stack that nothing else uses; bottom halves do not nest on a CPU.
+pub unsafe fn bottom_halves() {
     let before = system::with_cpu(|cpu| cpu.set_kind(Kind::BottomHalf));
     // SAFETY: we are the dispatcher, about to run bottom halves; the token lives for this call.
     let token = unsafe { BottomHalf::new() };
+    let start = Instant::now();
     let mut left = BATCH;
     loop {
         seam::irq_restore(true);
@@ -101,6 +129,9 @@ unsafe fn run_bottom_halves() {
             last = unsafe { work::run_one(&token) };
             sync::assert_unlocked("a bottom half ends");
             left -= 1;
+            if left.is_multiple_of(LOOK_AT_CLOCK) && start.elapsed() > BATCH_TIME {
+                left = 0;
+            }
         }
         seam::irq_save();
         // An interrupt may have queued something after the queue was found empty, and seen that bottom halves were running: it relied on this
@@ -115,18 +146,30 @@ unsafe fn run_bottom_halves() {
         cpu.in_bottom_half.store(false, Ordering::Relaxed);
         !cpu.bottom_halves.is_empty()
     });
-    if more && left == 0 {
-        system::with_cpu(|cpu| cpu.bottom_half_counters.exhausted());
-        // The batch is used up: tasks get a turn before the kick brings us back.
-        seam::kick(cpu::current());
+    // The batch is used up: tasks get a turn before an interrupt brings us back.
+    let turn = if more && left == 0 { give_turn(start) } else { 0 };
+    system::with_cpu(|cpu| cpu.task_turn.store(turn, Ordering::Relaxed));
+}
+
+/// Begins a task's turn after a batch that began at `start`. Returns its end, or 0 if the platform cannot come back at a time.
+fn give_turn(start: Instant) -> u64 {
+    system::with_cpu(|cpu| cpu.bottom_half_counters.exhausted());
+    let now = Instant::now();
+    let end = (now + now.since(start).clamp(SHORTEST_TURN, LONGEST_TURN)).as_nanos();
+    if !broken::is(Hazard::NoTaskTurn) && seam::kick_at(end) {
+        return end;
     }
+    seam::kick(cpu::current());
+    0
 }
 
 /// Runs this CPU's pending bottom halves from task context.
 pub(crate) fn run_pending_from_task(_task: &Task) {
     let were_on = seam::irq_save();
-    // SAFETY: interrupts are off; a Task token means that no hard interrupt is being handled here.
-    unsafe { run_bottom_halves() };
+    if claim(Asks::Task) {
+        // SAFETY: interrupts are off and bottom halves are claimed; a Task token means that no hard interrupt is being handled here.
+        unsafe { bottom_halves() };
+    }
     seam::irq_restore(were_on);
 }
 
@@ -183,3 +226,7 @@ pub unsafe fn enter_task<R>(f: impl FnOnce(&Task) -> R) -> R {
     let token = unsafe { Task::new() };
     f(&token)
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+#[path = "dispatch_tests.rs"]
+mod tests;

@@ -74,13 +74,87 @@ pub enum Handled {
     No,
 }
 
+/// A wired line that was masked because it kept interrupting and no handler claimed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storm {
+    /// The line. Its devices get no interrupts any more until a handler is added to it.
+    pub line: IrqLine,
+    /// Interrupts in a row that nobody claimed.
+    pub unclaimed: u32,
+}
+
+/// Interrupts in a row on a wired line that nobody claims before it is masked.
+pub const STORM: u32 = 1000;
+
+/// What kind of interrupt a CPU took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    Device = 0,
+    Alarm = 1,
+    Kick = 2,
+}
+
+/// Counts of interrupts by kind. Written by their CPU only, with interrupts off.
+#[derive(Debug)]
+pub(crate) struct Arrivals([AtomicU64; 3]);
+
+impl Arrivals {
+    pub(crate) const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; 3])
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, arrival: Arrival) {
+        let count = &self.0[arrival as usize];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+/// How many interrupts a CPU has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// From devices.
+    pub device: u64,
+    /// From its alarm.
+    pub alarm: u64,
+    /// From other CPUs and itself.
+    pub kick: u64,
+}
+
+/// Returns how many interrupts CPU `cpu` has taken; none for a CPU that there is not. Any context.
+pub fn taken(cpu: usize) -> Taken {
+    system::with(|system| {
+        system.cpus.get(cpu).map_or(Taken::default(), |cpu| {
+            let [device, alarm, kick] = cpu.arrivals.0.each_ref().map(|count| count.load(Ordering::Relaxed));
+            Taken { device, alarm, kick }
+        })
+    })
+}
+
 type Handler = Box<dyn Fn(&HardIrq) -> Handled + Send>;
 
 struct Entry {
     /// 0 when the slot is free.
     users: usize,
     line: Option<IrqLine>,
+    /// Interrupts so far, and those of late that nobody claimed.
+    count: u64,
+    unclaimed: u32,
+    storm: Option<Storm>,
     handlers: Vec<(u64, Handler)>,
+}
+
+impl Entry {
+    const fn new() -> Self {
+        Self { users: 0, line: None, count: 0, unclaimed: 0, storm: None, handlers: Vec::new() }
+    }
+
+    /// Notes an interrupt. `true`: it is one too many that nobody claims, and the line is to be masked.
+    fn note(&mut self, handled: Handled) -> bool {
+        self.count += 1;
+        self.unclaimed = if handled == Handled::Yes { 0 } else { self.unclaimed.saturating_add(1) };
+        self.unclaimed == STORM
+    }
 }
 
 /// The dispatch table.
@@ -88,6 +162,8 @@ pub(crate) struct Slots {
     table: [IrqSpinLock<Entry>; SLOTS],
     next_id: AtomicU64,
     unclaimed: AtomicU32,
+    /// Storms that nobody was told of yet.
+    storms: AtomicU32,
     alarm: IrqSpinLock<Option<fn(&HardIrq)>>,
 }
 
@@ -100,9 +176,10 @@ impl fmt::Debug for Slots {
 impl Slots {
     pub(crate) const fn new() -> Self {
         Self {
-            table: [const { IrqSpinLock::new(Rank::IRQ, Entry { users: 0, line: None, handlers: Vec::new() }) }; SLOTS],
+            table: [const { IrqSpinLock::new(Rank::IRQ, Entry::new()) }; SLOTS],
             next_id: AtomicU64::new(1),
             unclaimed: AtomicU32::new(0),
+            storms: AtomicU32::new(0),
             alarm: IrqSpinLock::new(Rank::IRQ, None),
         }
     }
@@ -110,11 +187,20 @@ impl Slots {
     pub(crate) fn run(&self, slot: Slot, cx: &HardIrq) {
         let mut handled = Handled::No;
         if let Some(entry) = self.table.get(usize::from(slot.0)) {
-            for (_, handler) in &entry.lock().handlers {
+            let mut entry = entry.lock();
+            for (_, handler) in &entry.handlers {
                 // Every handler of a shared line is asked: two devices may have raised it together.
                 if handler(cx) == Handled::Yes {
                     handled = Handled::Yes;
                 }
+            }
+            if entry.note(handled)
+                && let Some(line) = entry.line
+            {
+                // A level-triggered line would come back at once, for ever.
+                seam::line_mask(line);
+                entry.storm = Some(Storm { line, unclaimed: entry.unclaimed });
+                self.storms.fetch_add(1, Ordering::Release);
             }
         }
         if handled == Handled::No {
@@ -134,7 +220,11 @@ impl Slots {
             let shared = self.table.iter().position(|entry| {
                 let mut entry = entry.lock();
                 let same = entry.users > 0 && entry.line == line;
-                entry.users += usize::from(same);
+                if same {
+                    // Its routing unmasks it: the new handler may be the one that was missing.
+                    entry.users += 1;
+                    entry.unclaimed = 0;
+                }
                 same
             });
             if let Some(index) = shared {
@@ -145,8 +235,8 @@ impl Slots {
             let mut entry = entry.lock();
             let free = entry.users == 0;
             if free {
-                entry.users = 1;
-                entry.line = line;
+                let handlers = core::mem::take(&mut entry.handlers);
+                *entry = Entry { users: 1, line, handlers, ..Entry::new() };
             }
             free
         });
@@ -192,6 +282,23 @@ impl Slots {
 pub struct Interrupt {
     slot: Slot,
     id: u64,
+    /// Where a message arrives.
+    cpu: Option<usize>,
+}
+
+impl Interrupt {
+    /// How many interrupts came in its slot: on a wired line, those of all its devices. Any context.
+    pub fn count(&self) -> u64 {
+        system::with(|system| system.slots.table[usize::from(self.slot.0)].lock().count)
+    }
+
+    /// Raises it as its device would: for tests and measurements. Any context.
+    ///
+    /// # Errors
+    /// [`IrqError::Unsupported`] for a wired line, and where the platform cannot.
+    pub fn raise(&self) -> Result<(), IrqError> {
+        self.cpu.map_or(Err(IrqError::Unsupported), |cpu| seam::raise(self.slot, cpu))
+    }
 }
 
 impl Drop for Interrupt {
@@ -211,7 +318,7 @@ pub fn message(
 ) -> Result<(Interrupt, MsiMessage), IrqError> {
     system::with(|system| {
         let slot = system.slots.claim(None)?;
-        let interrupt = Interrupt { slot, id: system.slots.add(slot, Box::new(handler)) };
+        let interrupt = Interrupt { slot, id: system.slots.add(slot, Box::new(handler)), cpu: Some(cpu) };
         let message = seam::msi_route(slot, cpu)?;
         Ok((interrupt, message))
     })
@@ -228,7 +335,7 @@ pub fn line(
 ) -> Result<Interrupt, IrqError> {
     system::with(|system| {
         let slot = system.slots.claim(Some(line))?;
-        let interrupt = Interrupt { slot, id: system.slots.add(slot, Box::new(handler)) };
+        let interrupt = Interrupt { slot, id: system.slots.add(slot, Box::new(handler)), cpu: None };
         seam::line_route(line, slot)?;
         Ok(interrupt)
     })
@@ -237,6 +344,21 @@ pub fn line(
 /// How many interrupts no handler claimed.
 pub fn unclaimed(_cx: &impl NotHardIrq) -> u32 {
     system::with(|system| system.slots.unclaimed.load(Ordering::Relaxed))
+}
+
+/// Returns a storm that was not returned before.
+pub fn storm(_cx: &Task) -> Option<Storm> {
+    system::with(|system| {
+        let slots = &system.slots;
+        if slots.storms.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let found = slots.table.iter().find_map(|entry| entry.lock().storm.take());
+        if found.is_some() {
+            slots.storms.fetch_sub(1, Ordering::Relaxed);
+        }
+        found
+    })
 }
 
 /// Sets what runs, in hard interrupt context, when a CPU's alarm goes off. The callout wheel does this once.

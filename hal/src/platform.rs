@@ -35,6 +35,13 @@ pub unsafe trait Platform {
     /// Makes `cpu` run its pending bottom halves soon (an IPI, say); `cpu` may be the caller's own. Any context.
     fn kick(cpu: usize);
 
+    /// Makes the calling CPU run its pending bottom halves at a time of [`Platform::now`], as by [`Platform::kick`]; a later call
+    /// replaces an earlier. `false` if the platform cannot: bottom halves that never end then leave tasks no time. Interrupts are off.
+    fn kick_at(at: u64) -> bool {
+        let _ = at;
+        false
+    }
+
     /// Monotonic nanoseconds since an arbitrary start. Any context, lock-free.
     fn now() -> u64;
     /// Arms this CPU's alarm for an absolute time in the nanoseconds of [`Platform::now`], replacing the
@@ -104,12 +111,20 @@ pub unsafe trait Platform {
     /// # Errors
     /// [`IrqError`] when that CPU has no vector left.
     fn msi_route(slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError>;
+    /// Raises the interrupt of a `slot` that [`Platform::msi_route`] routed to `cpu`, as its device would. Any context.
+    ///
+    /// # Errors
+    /// [`IrqError::Unsupported`] where the platform cannot.
+    fn raise(slot: Slot, cpu: usize) -> Result<(), IrqError> {
+        let _ = (slot, cpu);
+        Err(IrqError::Unsupported)
+    }
     /// Routes a wired interrupt line to `slot` and unmasks it. Task context.
     ///
     /// # Errors
     /// [`IrqError`] when the line does not exist.
     fn line_route(line: IrqLine, slot: Slot) -> Result<(), IrqError>;
-    /// Masks a wired line again. Task context.
+    /// Masks a wired line again. Any context.
     fn line_mask(line: IrqLine);
     /// Which wired line a PCI function's interrupt pin (1 = A … 4 = D) is routed to, if any. Task context.
     fn pci_line(address: Address, pin: u8) -> Option<IrqLine>;
@@ -153,6 +168,7 @@ pub(crate) mod seam {
         safe fn halt = _undercroft_halt();
         safe fn relax = _undercroft_relax();
         safe fn kick = _undercroft_kick(cpu: usize);
+        safe fn kick_at = _undercroft_kick_at(at: u64) -> bool;
         safe fn now = _undercroft_now() -> u64;
         safe fn set_alarm = _undercroft_set_alarm(at: Option<u64>);
         safe fn dma_alloc = _undercroft_dma_alloc(layout: DmaLayout) -> Result<DmaBlock, DmaError>;
@@ -165,6 +181,7 @@ pub(crate) mod seam {
         safe fn pci_read = _undercroft_pci_read(address: Address, offset: u16) -> u32;
         safe fn pci_write = _undercroft_pci_write(address: Address, offset: u16, value: u32);
         safe fn msi_route = _undercroft_msi_route(slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError>;
+        safe fn raise = _undercroft_raise(slot: Slot, cpu: usize) -> Result<(), IrqError>;
         safe fn line_route = _undercroft_line_route(line: IrqLine, slot: Slot) -> Result<(), IrqError>;
         safe fn line_mask = _undercroft_line_mask(line: IrqLine);
         safe fn pci_line = _undercroft_pci_line(address: Address, pin: u8) -> Option<IrqLine>;
@@ -218,6 +235,10 @@ macro_rules! bind_platform {
                 <$platform as Platform>::kick(cpu)
             }
             #[unsafe(no_mangle)]
+            fn _undercroft_kick_at(at: u64) -> bool {
+                <$platform as Platform>::kick_at(at)
+            }
+            #[unsafe(no_mangle)]
             fn _undercroft_now() -> u64 {
                 <$platform as Platform>::now()
             }
@@ -268,6 +289,10 @@ macro_rules! bind_platform {
             #[unsafe(no_mangle)]
             fn _undercroft_msi_route(slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError> {
                 <$platform as Platform>::msi_route(slot, cpu)
+            }
+            #[unsafe(no_mangle)]
+            fn _undercroft_raise(slot: Slot, cpu: usize) -> Result<(), IrqError> {
+                <$platform as Platform>::raise(slot, cpu)
             }
             #[unsafe(no_mangle)]
             fn _undercroft_line_route(line: IrqLine, slot: Slot) -> Result<(), IrqError> {

@@ -38,6 +38,10 @@ pub(crate) struct PerCpu {
     pub(crate) irq_depth: AtomicU32,
     /// A bottom half is running.
     pub(crate) in_bottom_half: AtomicBool,
+    /// Until when (in nanoseconds) interrupts do not run bottom halves, so that a task can get on; zero: no such time.
+    pub(crate) task_turn: AtomicU64,
+    /// Interrupts taken here.
+    pub(crate) arrivals: irq::Arrivals,
     /// How many holders keep bottom halves off.
     pub(crate) bottom_halves_off: AtomicU32,
     kind: AtomicU8,
@@ -57,6 +61,8 @@ impl PerCpu {
                 sleepers: Slots::new(),
             irq_depth: AtomicU32::new(0),
             in_bottom_half: AtomicBool::new(false),
+            task_turn: AtomicU64::new(0),
+            arrivals: irq::Arrivals::new(),
             bottom_halves_off: AtomicU32::new(0),
             kind: AtomicU8::new(Kind::Task as u8),
             held_ranks: AtomicU64::new(0),

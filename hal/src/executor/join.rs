@@ -17,22 +17,35 @@ pub struct JoinHandle<T> {
     shared: Arc<IrqSpinLock<Shared<T>>>,
 }
 
-/// Couples a future with a handle to its result.
-pub(super) fn pair<F: Future>(future: F) -> (JoinHandle<F::Output>, impl Future<Output = ()>) {
-    let shared = Arc::new(IrqSpinLock::new(Rank::QUEUE, Shared { value: None, waiter: None }));
-    let handle = JoinHandle { shared: Arc::clone(&shared) };
-    let run = async move {
-        let value = future.await;
+/// The other end of a [`JoinHandle`].
+pub(super) struct Promise<T> {
+    shared: Arc<IrqSpinLock<Shared<T>>>,
+}
+
+impl<T> Promise<T> {
+    /// Hands the result over.
+    pub(super) fn keep(self, value: T) {
         let waiter = {
-            let mut shared = shared.lock();
+            let mut shared = self.shared.lock();
             shared.value = Some(value);
             shared.waiter.take()
         };
         if let Some(waiter) = waiter {
             waiter.wake();
         }
-    };
-    (handle, run)
+    }
+}
+
+/// A handle and its promise.
+pub(super) fn promise<T>() -> (JoinHandle<T>, Promise<T>) {
+    let shared = Arc::new(IrqSpinLock::new(Rank::QUEUE, Shared { value: None, waiter: None }));
+    (JoinHandle { shared: Arc::clone(&shared) }, Promise { shared })
+}
+
+/// Couples a future with a handle to its result.
+pub(super) fn pair<F: Future>(future: F) -> (JoinHandle<F::Output>, impl Future<Output = ()>) {
+    let (handle, promise) = promise();
+    (handle, async move { promise.keep(future.await) })
 }
 
 impl<T> JoinHandle<T> {

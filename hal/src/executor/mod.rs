@@ -52,8 +52,20 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    spawn_on(cx, cpu::current(), future)
+}
+
+/// As [`spawn`], on CPU `cpu` (taken modulo the number of CPUs): the task is polled and dropped there.
+///
+/// # Errors
+/// [`TooManyTasks`] when that CPU's slots are used up.
+pub fn spawn_on<F>(cx: &Task, cpu: usize, future: F) -> Result<JoinHandle<F::Output>, TooManyTasks>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
     let (handle, future) = join::pair(future);
-    let here = cpu::current();
+    let here = cpu % cpu::count().max(1);
     let key = system::with(|system| system.cpus[here].sleepers.reserve(cx)).ok_or(TooManyTasks)?;
     let spawned = Arc::new_cyclic(|this: &alloc::sync::Weak<Spawned>| {
         let this = this.clone();
@@ -68,6 +80,23 @@ where
     system::with(|system| system.cpus[here].sleepers.fill(key, Sleeper::Task(Arc::clone(&spawned))));
     spawned.work.schedule();
     Ok(handle)
+}
+
+/// Runs a function in task context of CPU `cpu` (taken modulo the number of CPUs), when that waits next. The function has its CPU's token
+/// and may wait; what waits there meanwhile gets on only when it returns. Allocates.
+pub fn run_on<T: Send + 'static>(_cx: &Task, cpu: usize, f: impl FnOnce(&Task) -> T + Send + 'static) -> JoinHandle<T> {
+    let (handle, result) = join::promise();
+    let once = IrqSpinLock::new(Rank::QUEUE, Some((f, result)));
+    let work = TaskWork::new(cpu, move |cx: &Task| {
+        let taken = once.lock().take();
+        if let Some((f, result)) = taken {
+            result.keep(f(cx));
+        }
+        Turn::Done
+    });
+    work.schedule();
+    work.detach();
+    handle
 }
 
 impl Spawned {

@@ -125,3 +125,34 @@ fn stress_a_task_wakes_a_waiter_on_another_cpu() {
         });
     });
 }
+
+/// Runs the tasks of CPU 1 while `f` is CPU 0's task.
+fn beside_another<R>(f: impl FnOnce(&Task) -> R) -> R {
+    let machine = Cpus::new(2);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| machine.run(1, |task| task.wait_until(|| over.load(Ordering::SeqCst))));
+        machine.run(0, |task| {
+            let result = f(task);
+            over.store(true, Ordering::SeqCst);
+            crate::platform::seam::kick(1);
+            result
+        })
+    })
+}
+
+#[test]
+fn functions_and_tasks_run_on_the_cpu_asked_for() {
+    beside_another(|task| {
+        for round in 0..100 {
+            let nested = run_on(task, 1, move |task| {
+                let inner = spawn(task, async move { (cpu::current(), round) }).unwrap();
+                (cpu::current(), task.block_on(inner))
+            });
+            assert_eq!(task.block_on(nested), (1, (1, round)));
+            let hop = spawn_on(task, 1, async move { (cpu::current(), round) }).unwrap();
+            assert_eq!(task.block_on(hop), (1, round));
+            assert_eq!(task.block_on(spawn_on(task, 2, async { cpu::current() }).unwrap()), 0, "modulo");
+        }
+    });
+}

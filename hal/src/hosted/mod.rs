@@ -45,6 +45,11 @@ pub trait Machine {
     fn relax(&self);
     /// See [`crate::Platform::kick`].
     fn kick(&self, cpu: usize);
+    /// See [`crate::Platform::kick_at`].
+    fn kick_at(&self, at: u64) -> bool {
+        let _ = at;
+        false
+    }
     /// See [`crate::Platform::now`].
     fn now(&self) -> u64;
     /// See [`crate::Platform::set_alarm`].
@@ -83,6 +88,14 @@ pub trait Machine {
     /// # Errors
     /// [`IrqError`].
     fn msi_route(&self, slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError>;
+    /// See [`crate::Platform::raise`].
+    ///
+    /// # Errors
+    /// [`IrqError`].
+    fn raise(&self, slot: Slot, cpu: usize) -> Result<(), IrqError> {
+        let _ = (slot, cpu);
+        Err(IrqError::Unsupported)
+    }
     /// See [`crate::Platform::line_route`].
     ///
     /// # Errors
@@ -172,10 +185,13 @@ pub fn deliver(event: Event) {
     // SAFETY: the simulated CPU takes the interrupt at this point: the machine has turned interrupts off, and host stacks are deep
     // enough for bottom halves.
     unsafe {
-        match event {
+        let bottom_halves = match event {
             Event::Interrupt(slot) => crate::dispatch::interrupt(slot, || ()),
             Event::Alarm => crate::dispatch::alarm(|| ()),
             Event::Kick => crate::dispatch::kicked(|| ()),
+        };
+        if bottom_halves {
+            crate::dispatch::bottom_halves();
         }
     }
 }

@@ -35,6 +35,9 @@ unsafe impl crate::Platform for Hosted {
     fn kick(cpu: usize) {
         current().machine.kick(cpu);
     }
+    fn kick_at(at: u64) -> bool {
+        current().machine.kick_at(at)
+    }
     fn now() -> u64 {
         current().machine.now()
     }
@@ -72,6 +75,9 @@ unsafe impl crate::Platform for Hosted {
     }
     fn msi_route(slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError> {
         current().machine.msi_route(slot, cpu)
+    }
+    fn raise(slot: Slot, cpu: usize) -> Result<(), IrqError> {
+        current().machine.raise(slot, cpu)
     }
     fn line_route(line: IrqLine, slot: Slot) -> Result<(), IrqError> {
         current().machine.line_route(line, slot)

@@ -24,6 +24,8 @@ const FIRST_SLOT: u32 = 1;
 #[derive(Debug)]
 pub struct Cpus {
     pending: Vec<AtomicU32>,
+    /// Lines that were masked, by number.
+    masked: AtomicU32,
     system: System,
     started: std::time::Instant,
 }
@@ -33,6 +35,7 @@ impl Cpus {
     pub fn new(count: usize) -> Arc<Self> {
         Arc::new(Self {
             pending: (0..count).map(|_| AtomicU32::new(0)).collect(),
+            masked: AtomicU32::new(0),
             system: System::new(),
             started: std::time::Instant::now(),
         })
@@ -43,13 +46,19 @@ impl Cpus {
         self.pending[cpu].fetch_or(1 << (FIRST_SLOT + u32::from(slot.0)), Ordering::AcqRel);
     }
 
+    /// Whether the wired line `number` (0 to 31) was ever masked.
+    pub fn was_masked(&self, number: u32) -> bool {
+        self.masked.load(Ordering::Acquire) & 1 << (number % 32) != 0
+    }
+
     pub(super) fn system(&self) -> &System {
         &self.system
     }
 
     /// Runs `f` as the task of CPU `cpu`, on this thread.
     pub fn run<R>(self: &Arc<Self>, cpu: usize, f: impl FnOnce(&Task) -> R) -> R {
-        let machine = Rc::new(Cpu { index: cpu, irq_on: Cell::new(true), cpus: Arc::clone(self) });
+        let machine =
+            Rc::new(Cpu { index: cpu, irq_on: Cell::new(true), kick_at: Cell::new(0), cpus: Arc::clone(self) });
         super::run_on(machine, super::Owner::Shared(Arc::clone(self)), f)
     }
 }
@@ -57,6 +66,8 @@ impl Cpus {
 struct Cpu {
     index: usize,
     irq_on: Cell<bool>,
+    /// When to kick itself; 0: never.
+    kick_at: Cell<u64>,
     cpus: Arc<Cpus>,
 }
 
@@ -64,6 +75,10 @@ impl Cpu {
     /// Takes what is pending, as hardware does when interrupts are on.
     fn take_interrupts(&self) {
         while self.irq_on.get() {
+            if self.is_late() {
+                self.kick_at.set(0);
+                self.cpus.pending[self.index].fetch_or(KICK, Ordering::AcqRel);
+            }
             let pending = self.cpus.pending[self.index].swap(0, Ordering::AcqRel);
             if pending == 0 {
                 return;
@@ -79,6 +94,10 @@ impl Cpu {
             }
             self.irq_on.set(true);
         }
+    }
+
+    fn is_late(&self) -> bool {
+        !cfg!(shuttle) && self.kick_at.get() != 0 && self.now() >= self.kick_at.get()
     }
 
     fn pause() {
@@ -107,7 +126,7 @@ impl Machine for Cpu {
     }
     fn halt(&self) {
         self.irq_on.set(true);
-        while self.cpus.pending[self.index].load(Ordering::Acquire) == 0 {
+        while self.cpus.pending[self.index].load(Ordering::Acquire) == 0 && !self.is_late() {
             Self::pause();
         }
         self.take_interrupts();
@@ -120,7 +139,15 @@ impl Machine for Cpu {
         self.cpus.pending[cpu].fetch_or(KICK, Ordering::AcqRel);
         self.take_interrupts();
     }
+    fn kick_at(&self, at: u64) -> bool {
+        self.kick_at.set(at);
+        !cfg!(shuttle)
+    }
     fn now(&self) -> u64 {
+        // A schedule that is run again must be the same: for shuttle, time stands still.
+        if cfg!(shuttle) {
+            return 0;
+        }
         u64::try_from(self.cpus.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
     fn set_alarm(&self, _at: Option<u64>) {}
@@ -142,10 +169,18 @@ impl Machine for Cpu {
     fn msi_route(&self, slot: Slot, _cpu: usize) -> Result<MsiMessage, IrqError> {
         if slot.0 < 31 { Ok(MsiMessage { addr: 0, data: u32::from(slot.0) }) } else { Err(IrqError::NoVector) }
     }
-    fn line_route(&self, _line: IrqLine, _slot: Slot) -> Result<(), IrqError> {
-        Err(IrqError::NoLine)
+    fn raise(&self, slot: Slot, cpu: usize) -> Result<(), IrqError> {
+        self.cpus.raise(cpu, slot);
+        self.take_interrupts();
+        Ok(())
     }
-    fn line_mask(&self, _line: IrqLine) {}
+    /// Lines are there only to be raised by [`Cpus::raise`] of their slot.
+    fn line_route(&self, _line: IrqLine, slot: Slot) -> Result<(), IrqError> {
+        if slot.0 < 31 { Ok(()) } else { Err(IrqError::NoVector) }
+    }
+    fn line_mask(&self, line: IrqLine) {
+        self.cpus.masked.fetch_or(1 << (line.number % 32), Ordering::AcqRel);
+    }
     fn pci_line(&self, _address: Address, _pin: u8) -> Option<IrqLine> {
         None
     }

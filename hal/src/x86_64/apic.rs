@@ -92,6 +92,25 @@ pub(super) fn init(address: u64) -> Result<(), NoLocalApic> {
         REGISTERS.store(paging::map_device(address, 4096).ok_or(NoLocalApic)?, Ordering::Relaxed);
     }
     X2.store(x2, Ordering::Relaxed);
+    quieten();
+    Ok(())
+}
+
+/// Turns another processor's local APIC on, in the boot processor's mode.
+pub(super) fn init_here() {
+    // SAFETY: as in `init`: the boot processor has found what the machine has, and INIT leaves the state after reset.
+    unsafe {
+        let base = registers::read_msr(APIC_BASE) | APIC_BASE_ENABLE;
+        registers::write_msr(APIC_BASE, base);
+        if X2.load(Ordering::Relaxed) {
+            registers::write_msr(APIC_BASE, base | APIC_BASE_X2);
+        }
+    }
+    quieten();
+}
+
+/// Masks everything but what is sent to this processor.
+fn quieten() {
     write(LVT_TIMER, MASKED);
     write(LVT_LINT0, MASKED);
     write(LVT_ERROR, MASKED);
@@ -99,7 +118,6 @@ pub(super) fn init(address: u64) -> Result<(), NoLocalApic> {
     write(SPURIOUS_VECTOR, SOFTWARE_ENABLE | SPURIOUS);
     // Whatever firmware left in service would block what comes below it.
     end_of_interrupt();
-    Ok(())
 }
 
 /// Which kind is in use, for people.
@@ -134,9 +152,38 @@ pub(super) fn send_to_self(vector: u32) {
 
 /// Sends `vector` to the processor with APIC id `target`.
 pub(super) fn send(target: u32, vector: u32) {
+    command(target, FIXED_ASSERT | vector);
+}
+
+/// Resets a processor, which then waits for [`send_startup`].
+pub(super) fn send_init(target: u32) {
+    const INIT: u32 = 5 << 8;
+    command(target, INIT | FIXED_ASSERT);
+}
+
+/// Lets a processor that was reset begin at the page frame `page`, below 1 MiB. Others do not take notice.
+pub(super) fn send_startup(target: u32, page: u64) {
+    const STARTUP: u32 = 6 << 8;
+    command(target, STARTUP | FIXED_ASSERT | (page >> 12) as u32 & 0xFF);
+}
+
+/// Sends a non-maskable interrupt to all other processors.
+pub(super) fn send_nmi_to_others() {
+    const NMI: u32 = 4 << 8;
+    const OTHERS: u32 = 3 << 18;
+    command(0, OTHERS | NMI | FIXED_ASSERT);
+}
+
+/// Whether a command can name the processor: ids above 8 bits need x2APIC mode.
+pub(super) fn reaches(target: u32) -> bool {
+    X2.load(Ordering::Relaxed) || target < 0xFF
+}
+
+/// Writes the interrupt command register.
+fn command(target: u32, low: u32) {
     if X2.load(Ordering::Relaxed) {
-        let command = u64::from(target) << 32 | u64::from(FIXED_ASSERT | vector);
-        // SAFETY: the interrupt command register exists in x2 mode; the vector has a handler.
+        let command = u64::from(target) << 32 | u64::from(low);
+        // SAFETY: the interrupt command register exists in x2 mode; what is sent has a handler, or is meant to reset.
         unsafe { registers::write_msr(X2_FIRST + (COMMAND >> 4), command) };
         return;
     }
@@ -146,7 +193,7 @@ pub(super) fn send(target: u32, vector: u32) {
         core::hint::spin_loop();
     }
     write(COMMAND_HIGH, target << 24);
-    write(COMMAND, FIXED_ASSERT | vector);
+    write(COMMAND, low);
     drop(interrupts);
 }
 

@@ -71,6 +71,9 @@ const NAMES: [&str; 22] = [
 
 /// Entered by the vectors' code for exceptions.
 pub(super) extern "C" fn raised(frame: &Frame) {
+    if frame.vector == NMI as u64 && stop::is_another() {
+        registers::halt_forever();
+    }
     if frame.vector == NMI as u64 && watchdog::nmi(frame) {
         return;
     }

@@ -12,7 +12,8 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use super::{apic, console, ioapic, percpu, timer};
+use super::timer::{self, Expired};
+use super::{apic, console, ioapic, percpu};
 use crate::cpu::MAX_CPUS;
 use crate::dispatch;
 use crate::irq::{IrqError, IrqLine, MsiMessage, Slot};
@@ -37,21 +38,26 @@ static SLOTS: [[AtomicU16; DEVICES]; MAX_CPUS] = [const { [const { AtomicU16::ne
 /// Interrupts that nobody waits for.
 static STRAY: AtomicU32 = AtomicU32::new(0);
 
-/// Entered by the vectors' code, with interrupts off.
-pub(super) extern "C" fn arrived(vector: u32) {
+/// Entered by the vectors' code, with interrupts off. `true`: that code is to call [`bottom_halves`] on their own stack.
+pub(super) extern "C" fn arrived(vector: u32) -> bool {
     // SAFETY, for every call of the dispatcher below: the processor has taken a hardware interrupt on this CPU, with
-    // interrupts off, on the task's stack, which has room for bottom halves.
+    // interrupts off, and the vectors' code heeds the answer.
     match vector {
         FIRST_DEVICE..=LAST_DEVICE => {
             let slot = SLOTS[percpu::id()][(vector - FIRST_DEVICE) as usize].load(Ordering::Acquire);
             // SAFETY: as above. An unknown slot is counted by the dispatcher.
             unsafe { dispatch::interrupt(Slot(slot), apic::end_of_interrupt) }
         }
-        TIMER if timer::expired() => {
+        TIMER => match timer::expired() {
+            // SAFETY: as above. The end of an alarm's interrupt looks at the queues too.
+            Expired { alarm: true, .. } => unsafe { dispatch::alarm(apic::end_of_interrupt) },
             // SAFETY: as above.
-            unsafe { dispatch::alarm(apic::end_of_interrupt) }
-        }
-        TIMER => apic::end_of_interrupt(),
+            Expired { kick: true, .. } => unsafe { dispatch::kicked(apic::end_of_interrupt) },
+            Expired { .. } => {
+                apic::end_of_interrupt();
+                false
+            }
+        },
         KICK => {
             // SAFETY: as above.
             unsafe { dispatch::kicked(apic::end_of_interrupt) }
@@ -59,15 +65,24 @@ pub(super) extern "C" fn arrived(vector: u32) {
         CONSOLE => {
             console::interrupt();
             apic::end_of_interrupt();
+            false
         }
         SPURIOUS | 0x20..FIRST_DEVICE => {
             STRAY.fetch_add(1, Ordering::Relaxed);
+            false
         }
         _ => {
             STRAY.fetch_add(1, Ordering::Relaxed);
             apic::end_of_interrupt();
+            false
         }
     }
+}
+
+/// Entered by the vectors' code after [`arrived`] said so, with interrupts off, on this processor's stack for it.
+pub(super) extern "C" fn bottom_halves() {
+    // SAFETY: the dispatcher asked for this call, and lets one batch at a time run on a processor: the stack is free.
+    unsafe { dispatch::bottom_halves() }
 }
 
 /// Interrupts that nobody waits for, so far.
@@ -96,6 +111,17 @@ pub(super) fn message(slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError> {
         return Err(IrqError::Unsupported);
     }
     Ok(MsiMessage { addr: 0xFEE0_0000 | u64::from(target) << 12, data: vector })
+}
+
+/// `Platform::raise`.
+pub(super) fn raise(slot: Slot, cpu: usize) -> Result<(), IrqError> {
+    let vector = vector(slot, cpu)?;
+    if cpu == percpu::id() {
+        apic::send_to_self(vector);
+    } else {
+        apic::send(percpu::apic_id(cpu), vector);
+    }
+    Ok(())
 }
 
 /// `Platform::line_route`: to the boot processor.

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 
-use super::{clock, memory, timer};
+use super::{clock, memory, processors, timer};
 use crate::firmware::acpi::Tables;
 use crate::firmware::command_line::{self, VirtioMmio};
 
@@ -97,6 +97,11 @@ pub fn processors() -> usize {
     facts().map_or(1, |facts| facts.processors)
 }
 
+/// Returns how many processors the firmware named that did not come up, or could not be reached.
+pub fn processors_left_out() -> usize {
+    processors::left_out()
+}
+
 /// Returns bytes of RAM: all, and free.
 pub fn memory() -> (u64, u64) {
     memory::bytes()
@@ -118,6 +123,11 @@ pub fn firmware() -> &'static str {
 /// Returns what tells the time.
 pub fn clock() -> &'static str {
     clock::kind()
+}
+
+/// Returns by how many ticks the processors' time-stamps were seen to differ when they came up. The clock makes up for it.
+pub fn stamps_apart() -> u64 {
+    clock::apart()
 }
 
 /// Returns what raises the alarm.

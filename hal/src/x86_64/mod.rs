@@ -1,7 +1,7 @@
 //! The x86_64 platform: from the first instruction to a running machine.
 //!
 //! The image is entered through the PVH note (`entry`) on QEMU, Xen PVH, Firecracker and Cloud Hypervisor alike, with
-//! one processor running. A program names its main by [`x86_64_main!`](crate::x86_64_main), its heap as [`Heap`], and calls
+//! one processor running, and starts the others (`processors`) before the program's main. A program names its main by [`x86_64_main!`](crate::x86_64_main), its heap as [`Heap`], and calls
 //! [`stop::panic`] from its panic handler; everything else comes through `hal`.
 
 mod apic;
@@ -23,6 +23,7 @@ mod percpu;
 mod platform;
 mod port;
 pub mod power;
+mod processors;
 #[cfg(feature = "provoke")]
 pub mod provoke;
 mod registers;
@@ -30,6 +31,7 @@ mod stacks;
 mod start;
 pub mod stop;
 mod timer;
+mod trampoline;
 mod vectors;
 pub mod watchdog;
 

@@ -170,6 +170,17 @@ pub(super) fn use_tables() {
     unsafe { asm!("mov cr3, {}", in(reg) ROOT.load(Ordering::Relaxed), options(nostack, preserves_flags)) };
 }
 
+/// Physical address of the top table.
+pub(super) fn root() -> u64 {
+    ROOT.load(Ordering::Relaxed)
+}
+
+/// Maps a page frame below 1 MiB to be written, and returns where it is seen. The direct map leaves that memory out.
+pub(super) fn map_low(phys: u64) -> Option<*mut u8> {
+    map(DIRECT + phys, phys, FRAME, Rights::Write).ok()?;
+    Some(memory::pointer(phys))
+}
+
 /// The whole frames around a physical range, if the windows can show it.
 fn frames(phys: u64, bytes: usize) -> Option<Range> {
     let end = phys.checked_add(bytes as u64)?.checked_next_multiple_of(FRAME)?;

@@ -3,7 +3,7 @@
 //! Contexts: all. The boot processor's entry is in place before the first lock is taken.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::registers;
 use crate::cpu::MAX_CPUS;
@@ -17,10 +17,17 @@ struct PerCpu {
     /// Our processor number. Must stay first: `id` reads it by offset.
     id: u32,
     apic_id: AtomicU32,
+    /// End of the stack that bottom halves run on. Must stay at [`BOTTOM_HALF_STACK`].
+    bottom_half_stack: AtomicU64,
 }
 
+/// Offset of the bottom halves' stack from the GS base, for the vectors' code.
+pub(super) const BOTTOM_HALF_STACK: usize = 8;
+const _: () = assert!(core::mem::offset_of!(PerCpu, bottom_half_stack) == BOTTOM_HALF_STACK);
+
 static CPUS: [PerCpu; MAX_CPUS] = {
-    let mut cpus = [const { PerCpu { id: 0, apic_id: AtomicU32::new(0) } }; MAX_CPUS];
+    let mut cpus =
+        [const { PerCpu { id: 0, apic_id: AtomicU32::new(0), bottom_half_stack: AtomicU64::new(0) } }; MAX_CPUS];
     let mut index = 0;
     while index < MAX_CPUS {
         cpus[index].id = index as u32;
@@ -62,6 +69,16 @@ pub(super) fn id() -> usize {
 /// If `cpu` is [`MAX_CPUS`] or more.
 pub(super) fn apic_id(cpu: usize) -> u32 {
     CPUS[cpu].apic_id.load(Ordering::Relaxed)
+}
+
+/// Notes where processor `cpu` runs bottom halves, before it takes its first interrupt.
+pub(super) fn set_bottom_half_stack(cpu: usize, top: u64) {
+    CPUS[cpu].bottom_half_stack.store(top, Ordering::Relaxed);
+}
+
+/// Notes how many processors run, by the boot code once.
+pub(super) fn set_count(count: usize) {
+    COUNT.store(count, Ordering::Release);
 }
 
 /// Returns how many processors run.

@@ -56,6 +56,11 @@ unsafe impl Platform for X86 {
         }
     }
 
+    fn kick_at(at: u64) -> bool {
+        timer::kick_at(at);
+        true
+    }
+
     #[inline]
     fn now() -> u64 {
         clock::nanoseconds()
@@ -110,6 +115,10 @@ unsafe impl Platform for X86 {
 
     fn msi_route(slot: Slot, cpu: usize) -> Result<MsiMessage, IrqError> {
         interrupts::message(slot, cpu)
+    }
+
+    fn raise(slot: Slot, cpu: usize) -> Result<(), IrqError> {
+        interrupts::raise(slot, cpu)
     }
 
     fn line_route(line: IrqLine, slot: Slot) -> Result<(), IrqError> {

@@ -1,11 +1,13 @@
-//! Faults on purpose, for the tests of the last screen. Only with the feature `provoke`.
+//! Faults and oddities on purpose, for the tests of the last screen and of the other processors. Only with the feature `provoke`.
 //!
 //! Contexts: task. None of these returns if the platform is right.
 
 use core::arch::asm;
 use core::hint::black_box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::{layout, paging, registers};
+use super::{layout, machine, paging, percpu, registers};
+use crate::firmware::command_line;
 
 /// Reads through a null pointer.
 pub fn null_read() {
@@ -96,4 +98,33 @@ pub fn pages() -> Pages {
 /// Maps a page that can be written and executed, for [`pages`] to notice. Returns whether it could be mapped.
 pub fn map_wrongly() -> bool {
     paging::map_wrongly().is_ok()
+}
+
+static DUD: AtomicU32 = AtomicU32::new(u32::MAX);
+static NAIVE: AtomicU32 = AtomicU32::new(0);
+static SKEW: AtomicU64 = AtomicU64::new(0);
+
+/// Reads what the command line wants of the other processors: `dud=ID` is never started, and the time-stamps of all but
+/// the boot processor are `skew=TICKS` behind, which with `naive=1` nobody notices.
+pub(super) fn prepare() {
+    for (name, value) in command_line::words(machine::command_line()) {
+        match name {
+            "dud" => DUD.store(value.parse().unwrap_or(u32::MAX), Ordering::Relaxed),
+            "naive" => NAIVE.store(1, Ordering::Relaxed),
+            "skew" => SKEW.store(value.parse().unwrap_or(0), Ordering::Relaxed),
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn is_dud(apic_id: u32) -> bool {
+    DUD.load(Ordering::Relaxed) == apic_id
+}
+
+pub(super) fn is_naive() -> bool {
+    NAIVE.load(Ordering::Relaxed) != 0
+}
+
+pub(super) fn skew() -> u64 {
+    if percpu::id() == 0 { 0 } else { SKEW.load(Ordering::Relaxed) }
 }

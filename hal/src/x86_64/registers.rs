@@ -103,6 +103,11 @@ pub(super) unsafe fn write_msr(register: u32, value: u64) {
     };
 }
 
+/// Returns whether a hypervisor says that this processor is a virtual one.
+pub(super) fn is_virtual() -> bool {
+    cpuid(1, 0).ecx & 1 << 31 != 0
+}
+
 /// Executes CPUID. Leaves beyond the processor's highest return zeros or the highest leaf's data: check first.
 pub(super) fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     __cpuid_count(leaf, subleaf)

@@ -5,8 +5,8 @@ use core::arch::asm;
 use super::machine::{self, Handover};
 use super::power::{self, Exit};
 use super::{
-    apic, clock, console, descriptors, firmware, interrupts, ioapic, layout, memory, paging, pci, percpu, registers,
-    stacks, stop, vectors,
+    apic, clock, console, descriptors, firmware, interrupts, ioapic, layout, memory, paging, pci, percpu, processors,
+    registers, stacks, stop, vectors,
 };
 use crate::context::Task;
 use crate::dispatch;
@@ -38,11 +38,12 @@ pub(super) extern "C" fn start(start_info: u64) -> ! {
     let mut free = ram.clone();
     let [image, .., image_end] = layout::image();
     free.remove(Range { start: image, end: image_end });
-    // The first MiB is left alone: firmware's data, and what starts other processors.
-    free.remove(Range { start: 0, end: 1 << 20 });
     for module in modules.iter() {
         free.remove(module);
     }
+    let low_page = low_page(&free);
+    // The first MiB is left alone otherwise: firmware's data.
+    free.remove(Range { start: 0, end: 1 << 20 });
     if free.bytes() < LEAST_MEMORY {
         let needed = (LEAST_MEMORY >> 20) + (image_end >> 20) + 1;
         let usable = ram.bytes() >> 20;
@@ -57,29 +58,40 @@ pub(super) extern "C" fn start(start_info: u64) -> ! {
     }
     memory::ready();
 
-    let Ok(top) = stacks::make(0, stacks::TASK_BYTES) else { no_memory() };
-    // SAFETY: the stack is mapped and nobody's; nothing on the boot stack is referred to any more but `info`, whose
-    // one needed field goes in a register.
+    let Ok(set) = stacks::make_set(0) else { no_memory() };
+    percpu::set_bottom_half_stack(0, set.bottom_half);
+    let mut handed = Handed { root_pointer: info.rsdp, low_page, fault_stacks: set.faults };
+    // SAFETY: the stack is mapped and nobody's; nothing on the boot stack is referred to any more but `handed`: that
+    // stack lies in the image and is used no more, and `on_own_stack` takes a copy first of all.
     unsafe {
         asm!(
             "mov rsp, {top}",
             "xor ebp, ebp",
             "call {next}",
             "ud2",
-            top = in(reg) top,
+            top = in(reg) set.task,
             next = sym on_own_stack,
-            in("rdi") info.rsdp,
+            in("rdi") &raw mut handed,
             options(noreturn)
         )
     }
 }
 
+/// What goes from the boot stack to the processor's own.
+#[derive(Clone, Copy)]
+struct Handed {
+    root_pointer: u64,
+    /// A free page frame below 1 MiB, where other processors can begin.
+    low_page: Option<u64>,
+    fault_stacks: [u64; descriptors::FAULT_STACKS],
+}
+
 /// Continues on the boot processor's own stack, with the final page tables.
-extern "C" fn on_own_stack(root_pointer: u64) -> ! {
-    let Ok(tops) = fault_stacks(0) else { no_memory() };
+extern "C" fn on_own_stack(handed: &Handed) -> ! {
+    let Handed { root_pointer, low_page, fault_stacks } = *handed;
     // SAFETY: processor 0 is this one, and the stacks are new. The segments name them before the vectors do.
     unsafe {
-        descriptors::load(0, tops);
+        descriptors::load(0, fault_stacks);
         vectors::fill(true);
     }
     registers::enable_machine_checks();
@@ -108,6 +120,7 @@ extern "C" fn on_own_stack(root_pointer: u64) -> ! {
         stop::fatal(format_args!("this machine has no clock that the image knows"));
     }
     machine::set(Handover { tables });
+    processors::start_all(madt, low_page);
 
     interrupts::connect_console();
     registers::interrupts_enable();
@@ -120,12 +133,11 @@ fn no_memory() -> ! {
     stop::fatal(format_args!("too little memory for the stacks"))
 }
 
-fn fault_stacks(cpu: u64) -> Result<[u64; descriptors::FAULT_STACKS], stacks::NoMemory> {
-    let mut tops = [0; descriptors::FAULT_STACKS];
-    for (slot, top) in (cpu * stacks::SLOTS_PER_CPU + 1..).zip(&mut tops) {
-        *top = stacks::make(slot, stacks::FAULT_BYTES)?;
-    }
-    Ok(tops)
+/// A page frame where other processors can begin: above the BIOS data area and what loaders use, below the BIOS.
+fn low_page(free: &MemoryMap) -> Option<u64> {
+    const FIRST: u64 = 0x8000;
+    const END: u64 = 0x9_F000;
+    free.iter().map(|range| (range.start.max(FIRST), range.end.min(END))).find(|(start, end)| start < end).map(|r| r.0)
 }
 
 fn read_start_info(address: u64) -> StartInfo {

@@ -6,7 +6,7 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::power::{self, Exit};
-use super::{clock, console, percpu, registers, stacks};
+use super::{apic, clock, console, percpu, registers, stacks};
 
 /// Frames that a backtrace shows.
 const FRAMES: usize = 40;
@@ -22,7 +22,13 @@ pub(super) fn begin() {
     registers::interrupts_disable();
     let me = percpu::id() as u32 + 1;
     match STOPPER.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => console::break_lock(),
+        Ok(_) => {
+            // The others must not write over the last screen, nor go on with what is broken.
+            if percpu::count() > 1 {
+                apic::send_nmi_to_others();
+            }
+            console::break_lock();
+        }
         Err(stopper) if stopper == me => {
             console::break_lock();
             console::print(format_args!("\n*** and again while stopping\n"));
@@ -30,6 +36,12 @@ pub(super) fn begin() {
         }
         Err(_) => registers::halt_forever(),
     }
+}
+
+/// Whether another processor is writing the last screen: this one is to halt.
+pub(super) fn is_another() -> bool {
+    let stopper = STOPPER.load(Ordering::Acquire);
+    stopper != 0 && stopper != percpu::id() as u32 + 1
 }
 
 /// Ends the last screen and the machine.

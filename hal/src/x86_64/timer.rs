@@ -1,6 +1,6 @@
 //! One alarm per processor, on the local APIC's timer.
 //!
-//! The timer serves the alarm of `hal` and the watchdog's look: it is armed for the earlier of the two. It never
+//! The timer serves the alarm of `hal`, its kick at a time and the watchdog's look: it is armed for the earliest. It never
 //! fires the alarm early: a count-down that ends too soon is started again.
 //!
 //! Source: Intel SDM volume 3, 12.5.4.
@@ -15,6 +15,7 @@ const TSC_DEADLINE: u32 = 0x6E0;
 const NEVER: u64 = u64::MAX;
 
 static ALARMS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(NEVER) }; MAX_CPUS];
+static KICKS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(NEVER) }; MAX_CPUS];
 static USES_DEADLINE: AtomicBool = AtomicBool::new(false);
 /// Timer ticks per nanosecond, as a 32.32 fixed-point number.
 static TICKS_PER_NANOSECOND: AtomicU64 = AtomicU64::new(1 << 32);
@@ -31,12 +32,18 @@ pub(super) fn init(ticks_per_second: Option<u64>) {
         Some(rate) => {
             let ratio = (u128::from(rate) << 32) / 1_000_000_000;
             TICKS_PER_NANOSECOND.store(u64::try_from(ratio).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
-            apic::timer_one_shot(interrupts::TIMER);
         }
-        None => {
-            USES_DEADLINE.store(true, Ordering::Relaxed);
-            apic::timer_tsc_deadline(interrupts::TIMER);
-        }
+        None => USES_DEADLINE.store(true, Ordering::Relaxed),
+    }
+    init_here();
+}
+
+/// Sets this processor's timer to what [`init`] found.
+pub(super) fn init_here() {
+    if USES_DEADLINE.load(Ordering::Relaxed) {
+        apic::timer_tsc_deadline(interrupts::TIMER);
+    } else {
+        apic::timer_one_shot(interrupts::TIMER);
     }
 }
 
@@ -56,9 +63,17 @@ pub(super) fn set_alarm(at: Option<u64>) {
     arm();
 }
 
+/// `Platform::kick_at`. Interrupts are off.
+pub(super) fn kick_at(at: u64) {
+    KICKS[percpu::id()].store(at, Ordering::Relaxed);
+    arm();
+}
+
 /// Arms this processor's timer for what comes first. Interrupts are off.
 pub(super) fn arm() {
-    let at = ALARMS[percpu::id()].load(Ordering::Relaxed).min(watchdog::next_look());
+    let cpu = percpu::id();
+    let (alarm, kick) = (ALARMS[cpu].load(Ordering::Relaxed), KICKS[cpu].load(Ordering::Relaxed));
+    let at = alarm.min(kick).min(watchdog::next_look());
     if USES_DEADLINE.load(Ordering::Relaxed) {
         // Zero would disarm: a time that has passed is a stamp that has passed too.
         let stamp = if at == NEVER { 0 } else { clock::to_tsc(at).max(1) };
@@ -76,14 +91,26 @@ pub(super) fn arm() {
     apic::timer_start(count);
 }
 
-/// The timer went off. Returns whether the alarm is due; if so it is disarmed. Interrupts are off.
-pub(super) fn expired() -> bool {
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expired {
+    pub(super) alarm: bool,
+    pub(super) kick: bool,
+}
+
+/// The timer went off. What is due is disarmed. Interrupts are off.
+pub(super) fn expired() -> Expired {
     watchdog::look();
-    let alarm = &ALARMS[percpu::id()];
-    let due = alarm.load(Ordering::Relaxed) <= clock::nanoseconds();
-    if due {
-        alarm.store(NEVER, Ordering::Relaxed);
-    }
+    let now = clock::nanoseconds();
+    let take = |time: &AtomicU64| {
+        let due = time.load(Ordering::Relaxed) <= now;
+        if due {
+            time.store(NEVER, Ordering::Relaxed);
+        }
+        due
+    };
+    let cpu = percpu::id();
+    let expired = Expired { alarm: take(&ALARMS[cpu]), kick: take(&KICKS[cpu]) };
     arm();
-    due
+    expired
 }

@@ -2,7 +2,8 @@
 //!
 //! Source: Intel SDM volume 3, chapter 7. Vectors 0 to 31 save every register for the last screen and go to
 //! [`exceptions::raised`]; the others save what a call may change, lay a frame-pointer link so that a backtrace
-//! leads into the interrupted code, and go to [`interrupts::arrived`]. The target has no SSE state to save.
+//! leads into the interrupted code, and go to [`interrupts::arrived`] and then, if that says so and on their own
+//! stack, to [`interrupts::bottom_halves`]. The target has no SSE state to save.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -11,7 +12,7 @@ use ::x86_64::VirtAddr;
 use ::x86_64::instructions::tables::lidt;
 use ::x86_64::structures::DescriptorTablePointer;
 
-use super::{descriptors, exceptions, interrupts};
+use super::{descriptors, exceptions, interrupts, percpu};
 
 global_asm!(
     r#"
@@ -59,7 +60,12 @@ interrupt_entry:
     mov edi, eax
     cld
     call {arrived}
-    pop rbp
+    test al, al
+    jz 2f
+    mov rsp, gs:[{bottom_half_stack}]
+    call {bottom_halves}
+    mov rsp, rbp                # back on the interrupted stack
+2:  pop rbp
     add rsp, 8
     pop r11
     pop r10
@@ -129,6 +135,8 @@ vector_addresses:
     .section .text
     "#,
     arrived = sym interrupts::arrived,
+    bottom_halves = sym interrupts::bottom_halves,
+    bottom_half_stack = const percpu::BOTTOM_HALF_STACK,
     raised = sym exceptions::raised,
 );
 

@@ -5,11 +5,11 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use undercroft_hal::Task;
 use undercroft_hal::dma::{DmaBuf, DmaConstraints};
-use undercroft_hal::irq::{self, Handled, MsiMessage};
+use undercroft_hal::irq::{self, Handled, IrqLine, MsiMessage, Storm};
 use undercroft_hal::mmio::Mmio;
 use undercroft_hal::pci::{self, Function};
+use undercroft_hal::{Duration, Instant, Task, cpu, executor};
 
 const ID: (u16, u16) = (0x1234, 0x11E8);
 const LIVENESS: usize = 0x04;
@@ -44,13 +44,28 @@ pub fn check(task: &Task) -> bool {
     drop(wired);
 
     count.store(0, Ordering::Relaxed);
-    let (message_handler, message) = irq::message(task, 0, handler(registers, &count)).expect("a message");
-    enable_messages(&function, message);
-    raise(task, registers, &count);
+    storm(task, registers, line);
+
+    // On every processor in turn; the last keeps it.
+    let mut kept = None;
+    for cpu in 0..cpu::count() {
+        count.store(0, Ordering::Relaxed);
+        drop(kept.take());
+        let (message_handler, message) = irq::message(task, cpu, handler(registers, &count)).expect("a message");
+        enable_messages(&function, message);
+        let here = executor::run_on(task, cpu, {
+            let count = Arc::clone(&count);
+            move |task| raise(task, registers, &count)
+        });
+        task.block_on(here);
+        assert_eq!(message_handler.count(), u64::from(ROUNDS));
+        kept = Some(message_handler);
+    }
 
     count.store(0, Ordering::Relaxed);
-    dma(task, registers, &count);
-    drop(message_handler);
+    let last = executor::run_on(task, cpu::count() - 1, move |task| dma(task, registers, &count));
+    task.block_on(last);
+    drop(kept);
     true
 }
 
@@ -65,6 +80,29 @@ fn handler(registers: Mmio, count: &Arc<AtomicU32>) -> impl Fn(&undercroft_hal::
         count.fetch_add(1, Ordering::Relaxed);
         Handled::Yes
     }
+}
+
+/// A line that nobody claims is masked and told of, once, and works again for the handler that was missing.
+fn storm(task: &Task, registers: Mmio, line: IrqLine) {
+    assert_eq!(irq::storm(task), None);
+    let unclaimed = irq::line(task, line, |_| Handled::No).expect("the interrupt");
+    registers.write::<u32>(RAISE, 1);
+    let mut told = None;
+    task.wait_until(|| {
+        told = irq::storm(task);
+        told.is_some()
+    });
+    assert_eq!(told, Some(Storm { line, unclaimed: irq::STORM }));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2) {}
+    assert_eq!(unclaimed.count(), u64::from(irq::STORM), "a masked line interrupts");
+    assert_eq!(irq::storm(task), None);
+    let count = Arc::new(AtomicU32::new(0));
+    let claims = irq::line(task, line, handler(registers, &count)).expect("the interrupt");
+    task.wait_until(|| count.load(Ordering::Relaxed) == 1);
+    count.store(0, Ordering::Relaxed);
+    raise(task, registers, &count);
+    drop((unclaimed, claims));
 }
 
 /// One interrupt for each that is asked for, no more.

@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod edu;
+mod processors;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -24,7 +25,7 @@ use undercroft_hal::mmio::{Mmio, Ports};
 use undercroft_hal::work::{BottomHalfWork, Turn};
 use undercroft_hal::x86_64::power::Exit;
 use undercroft_hal::x86_64::{Heap, console, machine, provoke, stop, watchdog};
-use undercroft_hal::{Duration, HardIrq, Instant, Task, heap};
+use undercroft_hal::{Duration, HardIrq, Instant, Task, executor, heap};
 
 undercroft_hal::x86_64_main!(main);
 
@@ -60,6 +61,10 @@ fn main(task: &Task) -> Exit {
             say!("all checks passed\n");
             return Exit::Success;
         }
+        "processors" => {
+            processors::check(task);
+            return Exit::Success;
+        }
         "failure" => return Exit::Failure,
         "breakpoint" => {
             provoke::breakpoint();
@@ -84,6 +89,23 @@ fn main(task: &Task) -> Exit {
         "idle" => {
             watchdog::start(1);
             task.wait_until(|| false);
+        }
+        "ap-panic" => {
+            let run = executor::run_on(task, 1, |_| -> u8 { panic!("on another processor") });
+            task.block_on(run);
+        }
+        "ap-stack" => {
+            let run = executor::run_on(task, 1, |_| provoke::overflow_stack());
+            task.block_on(run);
+        }
+        "bottom-half-stack" => {
+            let work = BottomHalfWork::new(0, |_| {
+                provoke::overflow_stack();
+                Turn::Done
+            });
+            work.schedule();
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(1) {}
         }
         "irq-panic" => {
             irq::set_alarm_handler(task, |_| panic!("in an interrupt"));
@@ -110,10 +132,12 @@ fn all(task: &Task) {
     clock_against_pit();
     dma();
     allocations();
+    processors::check(task);
+    processors::fairness(task);
     console_under_interrupts(task);
     watchdog_that_is_petted(task);
     if edu::check(task) {
-        say!("pci: wired and message interrupts, dma\n");
+        say!("pci: wired and message interrupts, a storm, dma\n");
     }
     // Last, for its control leaves a wrong page behind.
     pages();

@@ -20,9 +20,10 @@ const PANIC: i32 = 37;
 const EDU: &str = "edu";
 
 /// Machines on which all checks must pass: name, `-machine`, `-cpu`, and more arguments.
-const MACHINES: [(&str, &str, &str, &[&str]); 7] = [
+const MACHINES: [(&str, &str, &str, &[&str]); 10] = [
     ("q35", "q35", "max", &["-device", EDU]),
     ("q35 with four processors and 5 GiB", "q35", "max", &["-smp", "4", "-m", "5120", "-device", EDU]),
+    ("q35 with eight old processors", "q35", "qemu64", &["-smp", "8"]),
     ("q35 with an old processor", "q35", "qemu64", &[]),
     ("pc", "pc", "max", &["-device", EDU]),
     (
@@ -38,12 +39,14 @@ const MACHINES: [(&str, &str, &str, &[&str]); 7] = [
             "edu,bus=bridge,addr=3",
         ],
     ),
+    ("pc with three processors", "pc", "max", &["-smp", "3", "-device", EDU]),
+    ("microvm with two processors", "microvm", "max", &["-smp", "2"]),
     ("microvm", "microvm", "max", &[]),
     ("microvm without ACPI", "microvm,acpi=off", "max", &[]),
 ];
 
 /// What must be on the last screen of a provoked fault. All end with the panic value.
-const FAULTS: [(&str, &[&str]); 13] = [
+const FAULTS: [(&str, &[&str]); 16] = [
     ("panic", &["stopped: panic", "on purpose", "platform_test/main.rs:", "#1 "]),
     ("null", &["page fault", "a null pointer", "rip ", " null_read "]),
     ("text", &["page fault", "write at 0x", "not allowed there", " write_to_text "]),
@@ -56,6 +59,9 @@ const FAULTS: [(&str, &[&str]); 13] = [
     ("idle", &["no progress for 1", "interrupts are on", "wait_until"]),
     ("irq-panic", &["stopped: panic", "in an interrupt", "platform_test/main.rs:", "interrupt_entry", "on_own_stack"]),
     ("heap-in-irq", &["stopped: panic", "an allocation in a hard interrupt"]),
+    ("ap-panic", &["stopped: panic", "on another processor", "    processor 1,"]),
+    ("ap-stack", &["double fault", "the stack overflowed", "    processor 1,"]),
+    ("bottom-half-stack", &["double fault", "the stack overflowed", " deeper "]),
     ("nonsense", &["no such check: nonsense"]),
 ];
 
@@ -96,7 +102,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
         tally.check(&format!("{name}: no console line is lost or mixed with another"), console(&screen));
     }
     for (check, words) in FAULTS {
-        let screen = boot(&image, "q35", "max", &format!("check={check}"), &[])?;
+        let screen = boot(&image, "q35", "max", &format!("check={check}"), &["-smp", "2"])?;
         tally.check(&format!("last screen: {check}"), screen.must(PANIC, words));
     }
     let more_rights = boot(&image, "microvm", "max", "check=hang-off", &[])?;
@@ -106,7 +112,28 @@ pub fn group(tally: &mut Tally) -> Result<()> {
     let breakpoint = boot(&image, "q35", "max", "check=breakpoint", &[])?;
     tally.check("a breakpoint returns", breakpoint.must(SUCCESS, &["breakpoint at", "and on"]));
     let little = boot(&image, "q35", "max", "check=all", &["-m", "16"])?;
+    processors(&image, tally)?;
     tally.check("too little memory is said", little.must(PANIC, &["too little memory: 15 MiB", "the image needs"]));
+    Ok(())
+}
+
+/// All processors take part; one that does not come up is left out and told; time-stamps that differ are noticed, and the
+/// clock makes up for it.
+fn processors(image: &Path, tally: &mut Tally) -> Result<()> {
+    for (machine, cpus) in [("q35", "1"), ("q35", "8"), ("microvm", "4")] {
+        let screen = boot(image, machine, "max", "check=processors", &["-smp", cpus])?;
+        let told = format!("processors: {cpus} of {cpus}, 0 left out");
+        tally.check(&format!("{machine}: {cpus} processors"), screen.must(SUCCESS, &[&told]));
+    }
+    let dud = boot(image, "q35", "max", "check=processors dud=2", &["-smp", "4"])?;
+    tally
+        .check("a processor that does not come up is left out", dud.must(SUCCESS, &["processors: 3 of 4, 1 left out"]));
+    let skew = boot(image, "q35", "max", "check=processors skew=50000000", &["-smp", "4"])?;
+    let told = skew.lines.iter().any(|line| line.starts_with("processors: 4") && !line.ends_with(" 0 ticks apart"));
+    let noticed = if told { Ok(()) } else { Err(anyhow::anyhow!("it is not noticed:\n{}", skew.text())) };
+    tally.check("time-stamps that differ are made up for", skew.must(SUCCESS, &[]).and(noticed));
+    let naive = boot(image, "q35", "max", "check=processors skew=50000000 naive=1", &["-smp", "4"])?;
+    tally.check("time-stamps that differ would be noticed", naive.must(PANIC, &["the clock went back"]));
     Ok(())
 }
 

@@ -11,12 +11,13 @@ mod kvm;
 mod reference;
 mod scale;
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 pub(super) use hypervisor::name as hypervisor_name;
 use scale::Scale;
 
-use super::{apic, entry, registers, timer};
+use super::{apic, entry, percpu, registers, timer};
+use crate::cpu::MAX_CPUS;
 use crate::firmware::acpi::Tables;
 
 /// What tells the time.
@@ -51,12 +52,57 @@ const NAMES: [&str; 9] = [
     "tsc (measured against the local timer)",
 ];
 
+/// The latest time-stamp that any processor saw while they were compared.
+static LATEST_STAMP: AtomicU64 = AtomicU64::new(0);
+/// How far each was seen to be behind: what is added to its stamps.
+static BEHIND: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+/// One was behind: the correction is a lower bound, so the clock must keep itself from stepping back.
+static APART: AtomicBool = AtomicBool::new(false);
+/// Comparisons that each processor makes at least.
+pub(super) const COMPARISONS: u32 = 100;
+
+/// This processor's time-stamp, brought up to the latest processor's.
+#[inline]
+fn stamp() -> u64 {
+    #[cfg(feature = "provoke")]
+    let raw = registers::tsc().saturating_sub(super::provoke::skew());
+    #[cfg(not(feature = "provoke"))]
+    let raw = registers::tsc();
+    if APART.load(Ordering::Relaxed) { raw + BEHIND[percpu::id()].load(Ordering::Relaxed) } else { raw }
+}
+
+/// Looks whether this processor's time-stamps are behind another's. All do so at the same time while they come up.
+pub(super) fn compare_stamps() {
+    #[cfg(feature = "provoke")]
+    if super::provoke::is_naive() {
+        return;
+    }
+    let seen = LATEST_STAMP.load(Ordering::SeqCst);
+    let now = stamp();
+    if now < seen {
+        BEHIND[percpu::id()].fetch_add(seen - now, Ordering::Relaxed);
+        APART.store(true, Ordering::Relaxed);
+    }
+    LATEST_STAMP.fetch_max(now, Ordering::SeqCst);
+}
+
+/// By how many ticks the time-stamps of processors were seen to differ.
+pub(super) fn apart() -> u64 {
+    BEHIND.iter().map(|behind| behind.load(Ordering::Relaxed)).max().unwrap_or(0)
+}
+
 /// Nanoseconds since the image's entry.
 #[inline]
 pub(super) fn nanoseconds() -> u64 {
     let source = SOURCE.load(Ordering::Relaxed);
     if source == Source::Tsc as u8 {
-        return TSC.nanoseconds(registers::tsc().wrapping_sub(entry::tsc_at_entry()));
+        let stamps = stamp().saturating_sub(entry::tsc_at_entry());
+        let now = TSC.nanoseconds(stamps);
+        if !APART.load(Ordering::Relaxed) {
+            return now;
+        }
+        // The time is no earlier than the latest that any of them told.
+        return LATEST.fetch_max(now, Ordering::Relaxed).max(now);
     }
     let raw = match source {
         s if s == Source::Kvm as u8 => kvm::nanoseconds(),
@@ -71,8 +117,15 @@ pub(super) fn nanoseconds() -> u64 {
 pub(super) fn to_tsc(at: u64) -> u64 {
     // From here, not from the entry: a hypervisor's clock and the time-stamps may drift apart over the hours.
     let now = nanoseconds();
-    let stamp = registers::tsc();
-    stamp.saturating_add(TSC.ticks(at.saturating_sub(now)))
+    registers::tsc().saturating_add(TSC.ticks(at.saturating_sub(now)))
+}
+
+/// Sets up another processor's part of the clock, and its timer.
+pub(super) fn init_here() {
+    if SOURCE.load(Ordering::Relaxed) == Source::Kvm as u8 {
+        kvm::init();
+    }
+    timer::init_here();
 }
 
 /// What tells the time, for people.
