@@ -39,6 +39,12 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Adds all that `other` counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, other)| *count += other);
+        self.total += other.total;
+    }
+
     /// The value that `percent` of all values do not exceed; 0 without values.
     pub(crate) fn percentile(&self, percent: u64) -> u64 {
         let mut left = (self.total * percent).div_ceil(100);
@@ -68,6 +74,18 @@ mod tests {
             }
         }
         assert!(bucket(u64::MAX) < BUCKETS);
+    }
+
+    #[test]
+    fn merged_halves_are_the_whole() {
+        let (mut low, mut high, mut whole) = (Histogram::new(), Histogram::new(), Histogram::new());
+        (1..=500).for_each(|v| low.add(v));
+        (501..=1000).for_each(|v| high.add(v));
+        (1..=1000).for_each(|v| whole.add(v));
+        low.merge(&high);
+        for percent in 0..=100 {
+            assert_eq!(low.percentile(percent), whole.percentile(percent));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod entropy;
 mod histogram;
 pub mod json;
 mod lanes;
+mod latency;
 pub mod options;
 mod partitions;
 mod pattern;

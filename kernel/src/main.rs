@@ -38,7 +38,7 @@ fn main(task: &Task) -> Exit {
             line: IrqLine { number: device.interrupt, level: false, low: false },
         })
         .collect();
-    let name = format!("{} ({})", machine::hypervisor(), machine::firmware());
+    let name = format!("{} ({}{LeftOut})", machine::hypervisor(), machine::firmware());
     let machine = Machine {
         name: &name,
         cpus: cpu::count() as u64,
@@ -50,6 +50,18 @@ fn main(task: &Task) -> Exit {
     let held = run::run(task, &machine, &parsed, entry, &report);
     watchdog::stop();
     if held { Exit::Success } else { Exit::Failure }
+}
+
+/// What the machine's name says of processors that did not come up.
+struct LeftOut;
+
+impl core::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match machine::processors_left_out() {
+            0 => Ok(()),
+            count => write!(f, "; {count} of {} processors did not come up", machine::processors()),
+        }
+    }
 }
 
 #[panic_handler]

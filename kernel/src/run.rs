@@ -3,13 +3,13 @@
 use alloc::vec::Vec;
 
 use undercroft_block::Features;
-use undercroft_hal::{Instant, Task, heap};
+use undercroft_hal::{Instant, Task, cpu, heap, irq};
 
 use crate::disks::{self, Disk, MmioWindow};
 use crate::json::{Object, Value};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
-use crate::{account, speed, verify, write};
+use crate::{account, latency, speed, verify, write};
 
 /// The machine, for the first line.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +50,14 @@ pub fn run(
         disks::describe(cx, disk, report);
     }
     missing(&disks, options, report);
+    if options.workload.speed {
+        latency::phase(cx, report);
+    }
     let mut requests = 0;
     for disk in &disks {
         requests += phases(cx, disk, options, report);
     }
+    interrupts(cx, report);
     end(requests, entry, report);
     report.failures() == 0
 }
@@ -186,6 +190,34 @@ fn write_phase(cx: &Task, disk: &Disk, region: (u64, u64), seed: u64, report: &R
         });
     } else if written.verified {
         report.text(format_args!("  {} wrote, flushed and verified {} MiB", disk.name, region.1 >> 20));
+    }
+}
+
+/// What interrupts came to each CPU, and which lines had to be masked.
+fn interrupts(cx: &Task, report: &Report) {
+    while let Some(storm) = irq::storm(cx) {
+        let (line, unclaimed) = (storm.line.number, storm.unclaimed);
+        report.problem(
+            &format_args!("interrupt line {line} was masked after {unclaimed} interrupts that no device claimed"),
+            None,
+        );
+    }
+    for cpu in 0..cpu::count() {
+        let taken = irq::taken(cpu);
+        if !report.is_json() {
+            let irq::Taken { device, alarm, kick } = taken;
+            report.text(format_args!("CPU {cpu}: interrupts of devices {device}, of its timer {alarm}, kicks {kick}"));
+            continue;
+        }
+        report.json(&Object {
+            event: Some("cpu"),
+            fields: &[
+                ("cpu", Value::Number(cpu as u64)),
+                ("device_interrupts", Value::Number(taken.device)),
+                ("alarms", Value::Number(taken.alarm)),
+                ("kicks", Value::Number(taken.kick)),
+            ],
+        });
     }
 }
 

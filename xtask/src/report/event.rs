@@ -32,6 +32,8 @@ pub enum Event {
         verified: bool,
     },
     Speed(Speed),
+    Latency(Latency),
+    Cpu(Cpu),
     Device {
         driver: String,
         controller: String,
@@ -96,6 +98,27 @@ pub struct Speed {
     pub mib_s: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+}
+
+/// Cycles from an interrupt to each step behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Latency {
+    pub rounds: u64,
+    pub handler_p50: u64,
+    pub handler_p99: u64,
+    pub bottom_half_p50: u64,
+    pub bottom_half_p99: u64,
+    pub task_p50: u64,
+    pub task_p99: u64,
+}
+
+/// What interrupts a CPU took.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Cpu {
+    pub cpu: u64,
+    pub device_interrupts: u64,
+    pub alarms: u64,
+    pub kicks: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]

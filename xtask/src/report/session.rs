@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::{End, Event, Found, Hello, Line, Speed, parse};
+use super::event::{Cpu, End, Event, Found, Hello, Latency, Line, Speed, parse};
 
 /// Everything heard from the image, and when.
 #[derive(Default)]
@@ -15,6 +15,8 @@ pub struct Session {
     pub speed: Vec<Speed>,
     /// What the image itself called a problem, and what broke the protocol.
     pub problems: Vec<String>,
+    pub latency: Option<Latency>,
+    pub cpus: Vec<Cpu>,
     pub end: Option<End>,
     /// The last lines that are text.
     pub screen: VecDeque<String>,
@@ -89,6 +91,8 @@ impl Session {
             Event::Speed(speed) => self.speed.push(speed),
             Event::Problem { what, disk: Some(disk) } => self.problems.push(format!("disk {disk}: {what}")),
             Event::Problem { what, disk: None } => self.problems.push(what),
+            Event::Latency(latency) => self.latency = Some(latency),
+            Event::Cpu(cpu) => self.cpus.push(cpu),
             Event::End(end) => self.end = Some(end),
             Event::Progress { .. } | Event::Device { .. } => {}
         }
@@ -120,6 +124,8 @@ pub mod tests {
 {"event":"read","name":"vd0","bytes":1048576,"sha256":"aa","nanoseconds":5}
 {"event":"speed","name":"vd0","op":"read","pattern":"random","block_bytes":4096,"depth":32,"requests":10,"nanoseconds":20,"iops":500,"mib_s":1.9,"p50_us":3.5,"p99_us":9.0}
 {"event":"written","name":"vd0","start":4096,"bytes":8192,"flushed":true,"verified":true}
+{"event":"latency","rounds":1000,"handler_p50":1,"handler_p99":2,"bottom_half_p50":3,"bottom_half_p99":4,"task_p50":5,"task_p99":6}
+{"event":"cpu","cpu":0,"device_interrupts":7,"alarms":8,"kicks":9}
 {"event":"device","driver":"virtio-rng","controller":"pci 0:3.0","detail":"32 bytes"}
 {"event":"end","failures":0,"allocations_in_io_path":0,"requests":99,"nanoseconds":1000000}"#;
 
@@ -139,6 +145,8 @@ pub mod tests {
         assert_eq!(seen.read.as_ref().unwrap().sha256, "aa");
         assert_eq!(seen.written.as_ref().unwrap().bytes, 8192);
         assert_eq!(session.speed.len(), 1);
+        assert_eq!(session.latency.map(|latency| latency.task_p99), Some(6));
+        assert_eq!(session.cpus.first().map(|cpu| (cpu.device_interrupts, cpu.kicks)), Some((7, 9)));
         assert_eq!(session.problems, [""; 0]);
         assert_eq!(session.end.unwrap().requests, 99);
     }

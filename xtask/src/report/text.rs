@@ -24,6 +24,19 @@ pub fn live(event: &Event) -> Option<String> {
             let verified = if *verified { "read back equal" } else { "READ BACK DIFFERENT" };
             Some(format!("{name}: {} written, {flushed}, {verified}", bytes(*written)))
         }
+        Event::Latency(latency) => Some(format!(
+            "interrupt to handler {} (p99 {}), to bottom half {} (p99 {}), to waiting task {} (p99 {}) cycles",
+            latency.handler_p50,
+            latency.handler_p99,
+            latency.bottom_half_p50,
+            latency.bottom_half_p99,
+            latency.task_p50,
+            latency.task_p99
+        )),
+        Event::Cpu(cpu) => Some(format!(
+            "CPU {}: {} interrupts of devices, {} of its timer, {} kicks",
+            cpu.cpu, cpu.device_interrupts, cpu.alarms, cpu.kicks
+        )),
         Event::Problem { what, disk: Some(disk) } => Some(format!("PROBLEM: disk {disk}: {what}")),
         Event::Problem { what, disk: None } => Some(format!("PROBLEM: {what}")),
         _ => None,
