@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::stacks::{self, NoMemory};
-use super::{apic, clock, descriptors, paging, percpu, registers, trampoline, vectors};
+use super::{apic, clock, descriptors, interrupts, paging, percpu, registers, trampoline, vectors};
 use crate::context::Task;
 use crate::cpu::{self, MAX_CPUS};
 use crate::dispatch;
@@ -120,7 +120,10 @@ fn admit(given: usize) -> usize {
     // Numbers are known before anybody can be asked to use them.
     percpu::set_count(count);
     for (number, stage) in STAGES.iter().enumerate().skip(1) {
-        stage.store(if number < count { stage::IN } else { stage::OUT }, Ordering::Release);
+        let before = stage.swap(if number < count { stage::IN } else { stage::OUT }, Ordering::AcqRel);
+        if before == stage::READY {
+            apic::send(percpu::apic_id(number), interrupts::KICK);
+        }
     }
     count
 }
@@ -146,9 +149,11 @@ pub(super) extern "C" fn start(number: u32) -> ! {
         match STAGES[number].load(Ordering::Acquire) {
             stage::IN => break,
             stage::OUT => registers::halt_forever(),
-            _ => clock::compare_stamps(),
+            // The boot processor kicks when it has decided. One that spun instead would take a virtual machine's processors
+            // from those that are still coming.
+            _ => registers::enable_and_halt(),
         }
-        core::hint::spin_loop();
+        registers::interrupts_disable();
     }
     registers::interrupts_enable();
     // SAFETY: this processor is in no interrupt, comes here once, and interrupts are on.

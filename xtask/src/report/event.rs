@@ -101,7 +101,7 @@ pub struct Speed {
 }
 
 /// Cycles from an interrupt to each step behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Latency {
     pub rounds: u64,
     pub handler_p50: u64,
@@ -113,7 +113,7 @@ pub struct Latency {
 }
 
 /// What interrupts a CPU took.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Cpu {
     pub cpu: u64,
     pub device_interrupts: u64,

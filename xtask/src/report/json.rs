@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::event::Speed;
+use super::event::{Cpu, Latency, Speed};
 use super::session::{Seen, Session};
 use super::verdict::Expected;
 
@@ -48,6 +48,31 @@ pub fn speed(row: &Speed) -> Value {
         "mib_s": row.mib_s,
         "p50_us": row.p50_us,
         "p99_us": row.p99_us,
+    })
+}
+
+/// Cycles from an interrupt to its handler, its bottom half and a task that waits for that.
+pub fn latency(latency: &Latency) -> Value {
+    json!({
+        "event": "latency",
+        "rounds": latency.rounds,
+        "handler_p50": latency.handler_p50,
+        "handler_p99": latency.handler_p99,
+        "bottom_half_p50": latency.bottom_half_p50,
+        "bottom_half_p99": latency.bottom_half_p99,
+        "task_p50": latency.task_p50,
+        "task_p99": latency.task_p99,
+    })
+}
+
+/// What interrupts a CPU took.
+pub fn cpu(cpu: &Cpu) -> Value {
+    json!({
+        "event": "cpu",
+        "cpu": cpu.cpu,
+        "device_interrupts": cpu.device_interrupts,
+        "alarms": cpu.alarms,
+        "kicks": cpu.kicks,
     })
 }
 
@@ -102,6 +127,18 @@ mod tests {
         assert_eq!(keys(&disk(&session.disks[0], None, None)), sorted(disk_fields));
         let speed_fields = ["event", "name", "op", "block_bytes", "depth", "iops", "mib_s", "p50_us", "p99_us"];
         assert_eq!(keys(&speed(&session.speed[0])), sorted(speed_fields));
+        let latency_fields = [
+            "event",
+            "rounds",
+            "handler_p50",
+            "handler_p99",
+            "bottom_half_p50",
+            "bottom_half_p99",
+            "task_p50",
+            "task_p99",
+        ];
+        assert_eq!(keys(&latency(&session.latency.unwrap())), sorted(latency_fields));
+        assert_eq!(keys(&cpu(&session.cpus[0])), sorted(["event", "cpu", "device_interrupts", "alarms", "kicks"]));
         let summary_fields = ["event", "result", "failures", "allocations_in_io_path"];
         assert_eq!(keys(&summary(&session, &[])), sorted(summary_fields));
     }

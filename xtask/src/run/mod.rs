@@ -130,6 +130,8 @@ fn report(voice: Voice, session: &Session, expected: &[Expected], host: &[check:
         voice.event(&json::disk(seen, index.map(|i| &expected[i]), host_verified));
     }
     session.speed.iter().for_each(|row| voice.event(&json::speed(row)));
+    session.latency.iter().for_each(|latency| voice.event(&json::latency(latency)));
+    session.cpus.iter().for_each(|cpu| voice.event(&json::cpu(cpu)));
     voice.event(&json::summary(session, failures));
     text::speed_table(&session.speed).iter().for_each(|line| voice.say(line));
     text::summary(session, failures).iter().for_each(|line| voice.say(line));

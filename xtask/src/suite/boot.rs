@@ -77,6 +77,8 @@ fn boot(case: &Case, kernel: &str, tally: &mut Tally) -> Result<()> {
     tally.check(&format!("{name}: events come in their order"), order(&run));
     tally.check(&format!("{name}: nothing is allocated in the I/O path"), no_allocations(&run));
     tally.check(&format!("{name}: every disk is found"), count(&run));
+    tally.check(&format!("{name}: all processors take part, and take interrupts of the disks"), processors(case, &run));
+    tally.check(&format!("{name}: an interrupt's way to a task is measured"), latency(&run));
     for disk in run.events("disk") {
         let title =
             format!("{name}: {} on {}", disk["name"].as_str().unwrap_or("?"), disk["driver"].as_str().unwrap_or("?"));
@@ -105,6 +107,27 @@ fn count(run: &Run) -> Result<()> {
     ensure!(found == RECIPES.len(), "{found} of {}", RECIPES.len());
     let blocks = |size: u64| run.events("disk").filter(|disk| disk["block_size"] == size).count();
     ensure!((blocks(512), blocks(4096)) == (2, 1), "their blocks are not as attached");
+    Ok(())
+}
+
+/// Each takes interrupts of disks, where there are messages: wired ones all go to the first.
+fn processors(case: &Case, run: &Run) -> Result<()> {
+    let taken: Vec<_> = run.events("cpu").map(|cpu| cpu["device_interrupts"].as_u64()).collect();
+    ensure!(taken.len() == case.cpus as usize, "{} of {} processors: {taken:?}", taken.len(), case.cpus);
+    let wired = case.machine == "microvm";
+    ensure!(taken.iter().take(if wired { 1 } else { taken.len() }).all(|count| *count > Some(0)), "{taken:?}");
+    Ok(())
+}
+
+/// The steps come one after the other.
+fn latency(run: &Run) -> Result<()> {
+    let latency = run.events("latency").next().cloned().unwrap_or_default();
+    let cycles = |name: &str| latency[name].as_u64().unwrap_or(0);
+    let steps = ["handler", "bottom_half", "task"];
+    for percent in ["p50", "p99"] {
+        let ways = steps.map(|step| cycles(&format!("{step}_{percent}")));
+        ensure!(ways[0] > 0 && ways.is_sorted(), "{latency}");
+    }
     Ok(())
 }
 
