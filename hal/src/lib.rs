@@ -24,7 +24,6 @@ pub mod dispatch;
 pub mod dma;
 pub mod executor;
 pub mod firmware;
-#[cfg(feature = "heap")]
 pub mod heap;
 #[cfg(feature = "hosted")]
 pub mod hosted;

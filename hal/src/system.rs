@@ -45,6 +45,8 @@ pub(crate) struct PerCpu {
     /// How many holders keep bottom halves off.
     pub(crate) bottom_halves_off: AtomicU32,
     kind: AtomicU8,
+    /// For which contexts the heap's reserve is open: a bit for each kind.
+    reserve_open: AtomicU8,
     held_ranks: AtomicU64,
     /// Where and how long locks are held.
     pub(crate) locks: Holding,
@@ -65,6 +67,7 @@ impl PerCpu {
             arrivals: irq::Arrivals::new(),
             bottom_halves_off: AtomicU32::new(0),
             kind: AtomicU8::new(Kind::Task as u8),
+            reserve_open: AtomicU8::new(0),
             held_ranks: AtomicU64::new(0),
                 locks: Holding::new(),
         }
@@ -85,6 +88,14 @@ impl PerCpu {
         let old = self.kind();
         self.kind.store(kind as u8, Ordering::Relaxed);
         old
+    }
+
+    pub(crate) fn reserve_open(&self) -> u8 {
+        self.reserve_open.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_reserve_open(&self, kinds: u8) {
+        self.reserve_open.store(kinds, Ordering::Relaxed);
     }
 
     pub(crate) fn held_ranks(&self) -> u64 {

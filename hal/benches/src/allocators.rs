@@ -96,6 +96,7 @@ unsafe impl Grow for Pieces {
     fn grow(bytes: usize) -> Option<(NonNull<u8>, usize)> {
         (bytes <= ARENA).then(|| (arena(), ARENA))
     }
+    unsafe fn give_back(_start: NonNull<u8>, _bytes: usize) {}
 }
 
 /// hal's locked heap.

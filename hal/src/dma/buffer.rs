@@ -1,15 +1,16 @@
 //! [`DmaBuf`]: data that moves between an owner and a device.
 
 use core::ops::{Deref, DerefMut};
+use core::panic::Location;
 
-use super::{DmaBlock, DmaConstraints, DmaError, DmaLayout, Segment};
-use crate::platform::seam;
+use super::block::Block;
+use super::{DmaConstraints, DmaError, Segment};
 
 /// A data buffer, contiguous for the device. Its owner sees bytes; to let a device work on it, the owner moves it into
 /// a request and gets it back with the completion. There is no way to keep a reference over that.
 #[derive(Debug)]
 pub struct DmaBuf {
-    block: DmaBlock,
+    block: Block,
 }
 
 // SAFETY: the block is owned by this value, like a Box<[u8]>.
@@ -22,14 +23,15 @@ impl DmaBuf {
     ///
     /// # Errors
     /// [`DmaError`] when the constraints cannot be met.
+    #[track_caller]
     pub fn new(len: usize, constraints: DmaConstraints) -> Result<Self, DmaError> {
-        let block = seam::dma_alloc(DmaLayout::new(len, constraints)?)?;
-        Ok(Self { block })
+        Ok(Self { block: Block::new(len, constraints, Location::caller())? })
     }
 
     /// What a descriptor carries for the whole buffer.
     pub const fn segment(&self) -> Segment {
-        Segment { addr: self.block.addr, len: self.block.layout.len as u32 }
+        let place = self.block.place();
+        Segment { addr: place.addr, len: place.layout.len as u32 }
     }
 }
 
@@ -39,21 +41,13 @@ impl Deref for DmaBuf {
     fn deref(&self) -> &[u8] {
         // SAFETY: the block is valid for its length, initialised (zeroed at allocation), and owned: while a device works
         // on it the buffer is inside the driver's slot, which makes no reference.
-        unsafe { core::slice::from_raw_parts(self.block.virt.as_ptr(), self.block.layout.len) }
+        unsafe { core::slice::from_raw_parts(self.block.place().virt.as_ptr(), self.block.place().layout.len) }
     }
 }
 
 impl DerefMut for DmaBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and exclusively borrowed.
-        unsafe { core::slice::from_raw_parts_mut(self.block.virt.as_ptr(), self.block.layout.len) }
-    }
-}
-
-impl Drop for DmaBuf {
-    fn drop(&mut self) {
-        // SAFETY: from dma_alloc, freed once; a device that works on it implies that a driver's slot owns it, and slots
-        // are emptied only by completion or after the device was reset.
-        unsafe { seam::dma_free(self.block) }
+        unsafe { core::slice::from_raw_parts_mut(self.block.place().virt.as_ptr(), self.block.place().layout.len) }
     }
 }

@@ -1,13 +1,14 @@
 //! [`Coherent`]: memory shared with a device while both use it.
 
 use core::mem::MaybeUninit;
+use core::panic::Location;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
-use crate::platform::seam;
+use super::block::Block;
+use super::{DmaConstraints, DmaError};
 
 /// A zeroed block that driver and device share. Reads are copies: what was read once stays as it was read, whatever
 /// the device does afterwards. No reference into the memory is ever made.
@@ -16,7 +17,7 @@ use crate::platform::seam;
 /// and panics.
 #[derive(Debug)]
 pub struct Coherent {
-    block: DmaBlock,
+    block: Block,
 }
 
 // SAFETY: the block is owned by this value; all access is by volatile or atomic operations on raw pointers.
@@ -30,19 +31,19 @@ impl Coherent {
     ///
     /// # Errors
     /// [`DmaError`] when the constraints cannot be met.
+    #[track_caller]
     pub fn new(len: usize, constraints: DmaConstraints) -> Result<Self, DmaError> {
-        let block = seam::dma_alloc(DmaLayout::new(len, constraints)?)?;
-        Ok(Self { block })
+        Ok(Self { block: Block::new(len, constraints, Location::caller())? })
     }
 
     /// Device address of the byte at `offset`.
     pub const fn addr(&self, offset: usize) -> u64 {
-        self.block.addr + offset as u64
+        self.block.place().addr + offset as u64
     }
 
     /// Bytes.
     pub const fn len(&self) -> usize {
-        self.block.layout.len
+        self.block.place().layout.len
     }
 
     /// Whether it is empty (it never is).
@@ -52,10 +53,10 @@ impl Coherent {
 
     #[inline]
     fn at<T>(&self, offset: usize) -> NonNull<T> {
-        let inside = offset.checked_add(size_of::<T>()).is_some_and(|end| end <= self.block.len);
-        assert!(inside, "offset {offset} is outside a shared block of {} bytes", self.block.len);
+        let inside = offset.checked_add(size_of::<T>()).is_some_and(|end| end <= self.block.place().len);
+        assert!(inside, "offset {offset} is outside a shared block of {} bytes", self.block.place().len);
         // SAFETY: within the block, as just checked.
-        unsafe { self.block.virt.add(offset).cast() }
+        unsafe { self.block.place().virt.add(offset).cast() }
     }
 
     /// Copies a value out, in the widest words that its place allows: an aligned word of 2, 4 or 8 bytes is read whole, whatever the
@@ -173,59 +174,5 @@ fn words<T>(at: NonNull<u8>, mut visit: impl FnMut(usize, usize)) {
         };
         visit(done, width);
         done += width;
-    }
-}
-
-impl Drop for Coherent {
-    fn drop(&mut self) {
-        // SAFETY: the block came from dma_alloc and is freed here only. That no device uses it any more is the driver's
-        // duty: drivers keep their rings until the device is reset (each driver's drop order is tested with the ledger).
-        unsafe { seam::dma_free(self.block) }
-    }
-}
-
-#[cfg(all(test, not(any(loom, shuttle))))]
-mod tests {
-    use super::*;
-
-    /// Every length at every place: the words are aligned, in order, and cover each byte once.
-    #[test]
-    fn words_cover_every_byte_once() {
-        fn check<const N: usize>() {
-            for place in 0..16 {
-                let at = NonNull::new(core::ptr::without_provenance_mut::<u8>(0x1000 + place)).unwrap();
-                let mut next = 0;
-                words::<[u8; N]>(at, |word, width| {
-                    assert_eq!(word, next);
-                    assert!((0x1000 + place + word).is_multiple_of(width) && [1, 2, 4, 8].contains(&width));
-                    next += width;
-                });
-                assert_eq!(next, N);
-            }
-        }
-        check::<1>();
-        check::<2>();
-        check::<3>();
-        check::<4>();
-        check::<7>();
-        check::<8>();
-        check::<12>();
-        check::<16>();
-        check::<35>();
-        check::<51>();
-    }
-
-    #[test]
-    fn an_aligned_word_is_not_torn_whatever_its_type() {
-        for (place, len) in [(0usize, 8usize), (8, 4), (4, 4), (6, 2), (2, 2), (12, 4)] {
-            let at = NonNull::new(core::ptr::without_provenance_mut::<u8>(0x1000 + place)).unwrap();
-            let mut visits = Vec::new();
-            match len {
-                8 => words::<[u8; 8]>(at, |word, width| visits.push((word, width))),
-                4 => words::<[u8; 4]>(at, |word, width| visits.push((word, width))),
-                _ => words::<[u8; 2]>(at, |word, width| visits.push((word, width))),
-            }
-            assert_eq!(visits, [(0, len)], "{place}");
-        }
     }
 }

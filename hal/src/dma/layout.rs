@@ -3,6 +3,8 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::Segment;
+
 /// What a device demands of the memory it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DmaConstraints {
@@ -19,6 +21,13 @@ impl DmaConstraints {
     pub const ANY: Self = Self { max_addr: u64::MAX, align: 4096, boundary: 0 };
     /// A device with 32 address bits.
     pub const BELOW_4G: Self = Self { max_addr: u32::MAX as u64, align: 4096, boundary: 0 };
+
+    /// Whether a device with these constraints can be given `segment` as it is.
+    pub const fn admit(&self, segment: Segment) -> bool {
+        let Some(last) = segment.addr.checked_add((segment.len as u64).saturating_sub(1)) else { return false };
+        let whole = self.boundary == 0 || segment.addr / self.boundary == last / self.boundary;
+        last <= self.max_addr && segment.addr.is_multiple_of(self.align as u64) && whole && segment.len > 0
+    }
 }
 
 /// Size and constraints of one allocation.

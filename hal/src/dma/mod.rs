@@ -6,15 +6,23 @@
 //! its owner only, so memory that a device may still write cannot be freed by dropping a future or a request: the
 //! driver's slot owns it until the device gave it back or was reset.
 //!
+//! [`Streaming`] takes any owned bytes to a device and back, with the direction in its type and through a bounce buffer where the device
+//! cannot reach them.
+//!
 //! Allocation happens in task context; freeing in bottom half or task.
 
+mod block;
 mod buffer;
 mod coherent;
+mod direction;
 mod layout;
+mod streaming;
 
 pub use buffer::DmaBuf;
 pub use coherent::Coherent;
+pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use layout::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
+pub use streaming::{Buffer, Given, MapError, Streaming, abandoned};
 
 /// A run of device-visible memory: what a descriptor of a ring carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,3 +32,6 @@ pub struct Segment {
     /// Bytes.
     pub len: u32,
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

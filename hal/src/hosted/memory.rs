@@ -7,11 +7,11 @@
 //! UNSAFETY: one allocation seen by guest pointers and device accesses.
 
 use core::alloc::Layout;
-use core::cell::RefCell;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::dma::{DmaBlock, DmaError, DmaLayout};
 
@@ -33,8 +33,14 @@ pub struct Ram {
     len: usize,
     memory: NonNull<u8>,
     /// Allocated blocks: start offset to length.
-    live: RefCell<BTreeMap<usize, usize>>,
+    live: Mutex<BTreeMap<usize, usize>>,
 }
+
+// SAFETY: the memory is reached by device accesses, which are volatile copies, and by the guest through the blocks that it holds; CPUs that
+// are threads have no devices but those that their test plays, in turn with them.
+unsafe impl Send for Ram {}
+// SAFETY: as above; the ledger has a lock.
+unsafe impl Sync for Ram {}
 
 impl Ram {
     /// `len` bytes of zeroed RAM (rounded up to pages) at physical address `base`.
@@ -44,7 +50,12 @@ impl Ram {
         // SAFETY: the size is not zero.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-        Self { base, len, memory, live: RefCell::new(BTreeMap::new()) }
+        Self { base, len, memory, live: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<usize, usize>> {
+        // A test that panicked leaves the ledger as it was.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn layout(len: usize) -> Layout {
@@ -56,7 +67,7 @@ impl Ram {
     /// # Errors
     /// [`DmaError::NoMemory`].
     pub fn alloc(&self, layout: DmaLayout) -> Result<DmaBlock, DmaError> {
-        let mut live = self.live.borrow_mut();
+        let mut live = self.live();
         let DmaLayout { len, constraints } = layout;
         let align = constraints.align.max(16) as u64;
         let mut at = 0usize;
@@ -90,7 +101,7 @@ impl Ram {
     /// If the block is not live: a double free in the driver.
     pub fn free(&self, block: DmaBlock) {
         let offset = (block.addr - self.base) as usize;
-        let known = self.live.borrow_mut().remove(&offset);
+        let known = self.live().remove(&offset);
         assert_eq!(known, Some(block.layout.len), "freed DMA memory at {:#x} that was not allocated", block.addr);
         // What the device still does here would be a use after free: make it visible.
         // SAFETY: within RAM, and nobody's any more.
@@ -99,14 +110,14 @@ impl Ram {
 
     /// How many DMA blocks the guest holds: the ledger must be empty when its drivers are gone.
     pub fn live_blocks(&self) -> usize {
-        self.live.borrow().len()
+        self.live().len()
     }
 
     fn device_range(&self, addr: u64, len: usize) -> Result<NonNull<u8>, BadAccess> {
         let bad = BadAccess { addr, len };
         let offset = usize::try_from(addr.checked_sub(self.base).ok_or(bad)?).map_err(|_| bad)?;
         let end = offset.checked_add(len).ok_or(bad)?;
-        let live = self.live.borrow();
+        let live = self.live();
         let (&start, &block) = live.range(..=offset).next_back().ok_or(bad)?;
         if end > start + block {
             return Err(bad);

@@ -7,7 +7,7 @@ use core::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Event, Machine, deliver};
+use super::{Event, Machine, Ram, deliver};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::context::Task;
 use crate::dma::{DmaBlock, DmaError, DmaLayout};
@@ -16,6 +16,8 @@ use crate::mmio::{MmioError, Width};
 use crate::pci::Address;
 use crate::system::System;
 
+/// Bytes of RAM.
+const RAM_BYTES: usize = 8 << 20;
 const KICK: u32 = 1;
 /// Interrupts of slots 0 to 30.
 const FIRST_SLOT: u32 = 1;
@@ -27,6 +29,7 @@ pub struct Cpus {
     /// Lines that were masked, by number.
     masked: AtomicU32,
     system: System,
+    ram: Ram,
     started: std::time::Instant,
 }
 
@@ -37,6 +40,8 @@ impl Cpus {
             pending: (0..count).map(|_| AtomicU32::new(0)).collect(),
             masked: AtomicU32::new(0),
             system: System::new(),
+            // From 4 GiB less 4 MiB on, so that there is memory on both sides of the line.
+            ram: Ram::new((1 << 32) - RAM_BYTES as u64 / 2, RAM_BYTES),
             started: std::time::Instant::now(),
         })
     }
@@ -49,6 +54,11 @@ impl Cpus {
     /// Whether the wired line `number` (0 to 31) was ever masked.
     pub fn was_masked(&self, number: u32) -> bool {
         self.masked.load(Ordering::Acquire) & 1 << (number % 32) != 0
+    }
+
+    /// The RAM that DMA blocks come from, for a test that plays the device.
+    pub fn ram(&self) -> &Ram {
+        &self.ram
     }
 
     pub(super) fn system(&self) -> &System {
@@ -151,10 +161,12 @@ impl Machine for Cpu {
         u64::try_from(self.cpus.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
     fn set_alarm(&self, _at: Option<u64>) {}
-    fn dma_alloc(&self, _layout: DmaLayout) -> Result<DmaBlock, DmaError> {
-        Err(DmaError::NoMemory)
+    fn dma_alloc(&self, layout: DmaLayout) -> Result<DmaBlock, DmaError> {
+        self.cpus.ram.alloc(layout)
     }
-    fn dma_free(&self, _block: DmaBlock) {}
+    fn dma_free(&self, block: DmaBlock) {
+        self.cpus.ram.free(block);
+    }
     fn map_mmio(&self, _phys: u64, _len: usize) -> Result<(), MmioError> {
         Err(MmioError::BadRange)
     }

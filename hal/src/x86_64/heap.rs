@@ -1,4 +1,4 @@
-//! The general heap's memory: frames in the direct map.
+//! The locked heap's memory: frames in the direct map.
 
 use core::ptr::NonNull;
 
@@ -9,10 +9,14 @@ use crate::heap::locked::Grow;
 #[derive(Debug)]
 pub struct Frames;
 
-// SAFETY: what the frame allocator gives is RAM in the direct map and nobody else's; it is never taken back.
+// SAFETY: what the frame allocator gives is RAM in the direct map, and nobody else's until it is freed.
 unsafe impl Grow for Frames {
     fn grow(bytes: usize) -> Option<(NonNull<u8>, usize)> {
         memory::grow(bytes)
+    }
+    unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: by the caller.
+        unsafe { memory::shrink(start, bytes) };
     }
 }
 

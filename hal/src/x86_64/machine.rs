@@ -107,6 +107,11 @@ pub fn memory() -> (u64, u64) {
     memory::bytes()
 }
 
+/// Keeps the last `bytes` bytes of page frames for [`write_back`](crate::heap::write_back).
+pub fn keep_reserve(bytes: u64) {
+    memory::keep_reserve(bytes);
+}
+
 /// Returns the hypervisor's name.
 pub fn hypervisor() -> &'static str {
     clock::hypervisor_name()

@@ -19,13 +19,22 @@ pub fn count() -> Result<Counts> {
     for folder in workspace::folders()? {
         let sources = source::of(workspace::root(), &folder)?;
         // What a program links: a test's own allocator, say, is not part of it.
-        let linked = sources.iter().filter(|source| !source.path.starts_with(Path::new(&folder).join("tests")));
+        let linked = sources.iter().filter(|source| is_linked(&source.path));
         let count = linked.flat_map(|source| &source.tokens).filter(|token| *token == "unsafe").count();
         if count > 0 {
             counts.insert(folder, count as u64);
         }
     }
     Ok(counts)
+}
+
+/// Whether a file is part of a program: not of a test or a measurement.
+fn is_linked(path: &Path) -> bool {
+    let apart = ["tests", "benches"];
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    !path.components().any(|part| apart.iter().any(|name| part.as_os_str() == *name))
+        && stem != "tests"
+        && !stem.ends_with("_tests")
 }
 
 fn file() -> PathBuf {
@@ -98,6 +107,14 @@ mod tests {
         "##;
         let found = source::tokens(text).unwrap().iter().filter(|token| *token == "unsafe").count();
         assert_eq!(found, 3);
+    }
+
+    #[test]
+    fn tests_and_measurements_do_not_count() {
+        let is = |path: &str| is_linked(Path::new(path));
+        assert!(is("hal/src/heap/locked.rs") && is("hal/src/bench.rs") && is("hal/src/attestation.rs"));
+        assert!(!is("hal/tests/trap.rs") && !is("hal/benches/src/heap.rs"));
+        assert!(!is("hal/src/heap/tests/locked.rs") && !is("hal/src/dma/tests.rs") && !is("hal/src/mpsc_tests.rs"));
     }
 
     #[test]

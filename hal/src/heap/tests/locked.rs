@@ -5,22 +5,18 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::alloc::{alloc, dealloc};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 
-use super::locked::{Grow, Heap};
-use super::stats;
+use crate::heap::locked::{Grow, Heap};
+use crate::heap::stats;
 use crate::hosted::Cpus;
 use crate::irq::{self, Handled};
-
-/// The counters are the program's: one test at a time looks at them.
-static COUNTERS: Mutex<()> = Mutex::new(());
 
 /// Gives 64 KiB at a time, or what is asked for, three times.
 struct Thrice;
 
 static GIVEN: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: each run is a block of its own from the program's allocator, and is never freed.
+// SAFETY: each run is a block of its own from the program's allocator, until given back.
 unsafe impl Grow for Thrice {
     fn grow(bytes: usize) -> Option<(NonNull<u8>, usize)> {
         if GIVEN.fetch_add(1, Ordering::Relaxed) >= 3 {
@@ -30,6 +26,10 @@ unsafe impl Grow for Thrice {
         // SAFETY: the size is not zero.
         let start = unsafe { alloc(Layout::from_size_align(size, 4096).ok()?) };
         Some((NonNull::new(start)?, size))
+    }
+    unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: from `grow`, with this layout.
+        unsafe { dealloc(start.as_ptr(), Layout::from_size_align_unchecked(bytes, 4096)) };
     }
 }
 
@@ -44,11 +44,15 @@ unsafe impl Grow for Ample {
         let start = unsafe { alloc(Layout::from_size_align(size, 4096).ok()?) };
         Some((NonNull::new(start)?, size))
     }
+    unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: from `grow`, with this layout.
+        unsafe { dealloc(start.as_ptr(), Layout::from_size_align_unchecked(bytes, 4096)) };
+    }
 }
 
 #[test]
 fn blocks_are_disjoint_and_counted_and_the_end_of_memory_is_an_error() {
-    let _alone = COUNTERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = super::alone();
     Cpus::new(1).run(0, |_| {
         let heap = Heap::<Thrice>::new();
         let before = stats();
@@ -89,7 +93,7 @@ fn blocks_are_disjoint_and_counted_and_the_end_of_memory_is_an_error() {
 /// In a hard interrupt an allocation and a free are refused; the same in task context are not (the control).
 #[test]
 fn the_heap_is_trapped_in_hard_interrupts_only() {
-    let _alone = COUNTERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = super::alone();
     static HEAP: Heap<Ample> = Heap::new();
     const LAYOUT: Layout = Layout::new::<[u64; 4]>();
     fn use_heap() -> (bool, bool) {

@@ -1,0 +1,45 @@
+//! An allocated block and its one owner.
+
+use core::panic::Location;
+
+use super::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
+use crate::heap::{self, Mark};
+use crate::platform::seam;
+
+/// Owns a block; dropping it frees the block.
+#[derive(Debug)]
+pub(super) struct Block {
+    block: DmaBlock,
+    mark: Mark,
+}
+
+impl Block {
+    /// Allocates `len` zeroed bytes on behalf of the code at `site`.
+    pub(super) fn new(
+        len: usize,
+        constraints: DmaConstraints,
+        site: &'static Location<'static>,
+    ) -> Result<Self, DmaError> {
+        let layout = DmaLayout::new(len, constraints)?;
+        if heap::strikes() {
+            return Err(DmaError::NoMemory);
+        }
+        let block = seam::dma_alloc(layout)?;
+        Ok(Self { block, mark: heap::allocated(site, len) })
+    }
+
+    /// Where it lies.
+    pub(super) const fn place(&self) -> &DmaBlock {
+        &self.block
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        heap::freed(self.mark, self.block.layout.len);
+        // SAFETY: from dma_alloc, freed once. That no device uses it any more is the driver's duty: a ring is kept until the device was
+        // reset, and a slot owns a request's buffers until the device gave them back or was reset (each driver's drop order is tested with
+        // the ledger); what a `Given` holds is never dropped.
+        unsafe { seam::dma_free(self.block) }
+    }
+}
