@@ -36,16 +36,16 @@ pub struct MmioWindow {
     pub line: IrqLine,
 }
 
-/// Finds disks on PCI and in the windows, in the order of their places. `first` is called once, when the first device has answered its first
-/// command.
+/// Finds disks on PCI and in the windows, in the order of their places. `first` is called when a device's first command goes out or
+/// has come back.
 pub fn find(cx: &Task, windows: &[MmioWindow], report: &Report, mut first: impl FnMut()) -> Vec<Disk> {
     let mut disks = Vec::new();
     let mut keep = |found: Found| {
-        let devices = take(cx, found, report);
-        if !devices.is_empty() {
+        // A disk has answered its first command, or a host of disks is asked for them next.
+        if matches!(found, Found::Blk(_) | Found::Scsi(_)) {
             first();
         }
-        for device in devices {
+        for device in take(cx, found, report) {
             let driver = device.identity().driver;
             let number = disks.iter().filter(|disk: &&Disk| disk.device.identity().driver == driver).count();
             disks.push(Disk { name: format!("{driver}{number}"), device });
