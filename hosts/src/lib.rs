@@ -26,5 +26,5 @@ pub mod scsi;
 pub mod virtio;
 
 pub use disk::{Disk, DiskError, SECTOR};
-pub use machine::{Bus, Config, Device, Handle, Machine, Schedule, Space};
+pub use machine::{Bus, Config, Device, Handle, Machine, Schedule, Space, host_is_working};
 pub use random::Random;

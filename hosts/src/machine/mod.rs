@@ -8,6 +8,7 @@
 
 mod bus;
 mod cpu;
+mod host;
 mod interrupts;
 mod platform;
 mod schedule;
@@ -23,6 +24,7 @@ use undercroft_hal::irq::{IrqLine, MsiMessage};
 use undercroft_hal::pci::Address;
 
 pub use bus::{Bus, Device, Space};
+pub use host::host_is_working;
 pub use schedule::Schedule;
 
 use crate::Random;

@@ -1,0 +1,169 @@
+//! From submit to completion the drivers take nothing from the heap: not in `submit`, not in the interrupt, not in the bottom half (A-VQ-04,
+//! A-VBLK-02, A-VSCSI-03, A-VSCSI-12).
+//!
+//! Everything that the guest's side allocates or frees while requests are on their way is counted; what the device models allocate is theirs.
+//!
+//! UNSAFETY: a global allocator that counts.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
+
+use undercroft_block::scsi::scan;
+use undercroft_block::{BlockDevice, Complete, Completion, Data, Error, Op, Piece, Refusal, Request};
+use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_hal::{BottomHalf, Task, pci};
+use undercroft_hosts::scsi::{Lun, LunSettings, Target};
+use undercroft_hosts::virtio::{Blk, Scsi};
+use undercroft_hosts::{Config, Disk, Machine, Schedule, host_is_working};
+use undercroft_virtio::{Found, probe_pci};
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+    static SEEN: Cell<u32> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn note() {
+    // During a thread's end there is nothing to count.
+    if WATCHED.try_with(Cell::get).unwrap_or(false) && !host_is_working() {
+        SEEN.set(SEEN.get() + 1);
+    }
+}
+
+// SAFETY: passes every call on unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        note();
+        // SAFETY: the block came from `alloc` above, with this layout, by the caller.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SLOTS: usize = 8;
+
+/// A request that is done, and how it went.
+type Done = (Request, Result<(), Error>);
+
+/// Takes finished requests in places made before. With `allocates` its completions do what they must not: the control.
+struct Sink {
+    places: [Mutex<Option<Done>>; SLOTS],
+    allocates: bool,
+}
+
+impl Complete for Sink {
+    fn complete(&self, _cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
+        if self.allocates {
+            drop(std::hint::black_box(Box::new(cookie)));
+        }
+        *self.places[cookie as usize].lock().unwrap() = Some((request, result));
+    }
+}
+
+/// The operations of three rounds, with their blocks; a flush carries no data, so the request keeps it aside.
+const ROUNDS: [(Op, u32); 3] = [(Op::Write, 2), (Op::Read, 2), (Op::Flush, 0)];
+
+/// Writes, reads and flushes, eight at a time, again and again; counts what is allocated and freed meanwhile.
+fn allocations(task: &Task, device: &Arc<dyn BlockDevice>, allocates: bool) -> u32 {
+    let sink = Arc::new(Sink { places: [const { Mutex::new(None) }; SLOTS], allocates });
+    let block = device.info().block_size as usize;
+    let make = |slot: usize| {
+        let piece = |at: usize| Piece::new(DmaBuf::new(8192, DmaConstraints::ANY).unwrap(), at, block);
+        let data = Data::List(vec![piece(0), piece(block)]);
+        let sink: Arc<dyn Complete> = sink.clone();
+        Request::new(Op::Write, slot as u64 * 2, 2, data, Completion::new(sink, slot as u64))
+    };
+    let mut requests: [Option<Request>; SLOTS] = core::array::from_fn(|slot| Some(make(slot)));
+    let mut aside: [Data; SLOTS] = Default::default();
+    SEEN.set(0);
+    WATCHED.set(true);
+    for round in 0..12 {
+        let (op, blocks) = ROUNDS[round % 3];
+        for (idle, aside) in requests.iter_mut().zip(&mut aside) {
+            let mut request = idle.take().unwrap();
+            if (op == Op::Flush) != request.data.is_empty() {
+                core::mem::swap(&mut request.data, aside);
+            }
+            (request.op, request.blocks) = (op, blocks);
+            while let Err(rejected) = device.submit(request) {
+                assert_eq!(rejected.why, Refusal::Full);
+                request = rejected.request;
+                device.commit();
+                task.run_pending();
+            }
+        }
+        device.commit();
+        for (idle, place) in requests.iter_mut().zip(&sink.places) {
+            let mut done = None;
+            task.wait_until(|| {
+                done = place.lock().unwrap().take();
+                done.is_some()
+            });
+            let (request, result) = done.unwrap();
+            assert_eq!(result, Ok(()), "round {round}");
+            *idle = Some(request);
+        }
+    }
+    WATCHED.set(false);
+    SEEN.get()
+}
+
+fn on_blk(schedule: Schedule, allocates: bool) -> u32 {
+    let machine = Machine::new(Config { schedule, ..Config::default() });
+    machine.add_virtio_pci(Blk::new(Disk::new(4096)));
+    machine.run(|task| {
+        let Ok(Some(Found::Blk(blk))) = probe_pci(task, pci::devices(task)[0]) else { panic!("no disk") };
+        let device: Arc<dyn BlockDevice> = blk;
+        allocations(task, &device, allocates)
+    })
+}
+
+fn on_scsi(schedule: Schedule, allocates: bool) -> u32 {
+    let machine = Machine::new(Config { schedule, ..Config::default() });
+    let unit = Lun::new(Disk::new(4096), LunSettings::default());
+    machine.add_virtio_pci(Scsi::new(Target::new().with(0, unit)));
+    machine.run(|task| {
+        let Ok(Some(Found::Scsi(host))) = probe_pci(task, pci::devices(task)[0]) else { panic!("no host") };
+        let device: Arc<dyn BlockDevice> = scan(task, host).unwrap().disks.remove(0);
+        allocations(task, &device, allocates)
+    })
+}
+
+const SCHEDULES: [Schedule; 3] = [Schedule::Eager, Schedule::Lazy, Schedule::RANDOM];
+
+#[test]
+fn a_vq_04_a_vblk_02_blk_allocates_nothing() {
+    for schedule in SCHEDULES {
+        assert_eq!(on_blk(schedule, false), 0, "{schedule:?}");
+    }
+}
+
+#[test]
+fn a_vscsi_03_a_vscsi_12_scsi_allocates_nothing() {
+    for schedule in SCHEDULES {
+        assert_eq!(on_scsi(schedule, false), 0, "{schedule:?}");
+    }
+}
+
+#[test]
+fn a_vq_04_a_vblk_02_control_a_bottom_half_that_allocates() {
+    for schedule in SCHEDULES {
+        assert!(on_blk(schedule, true) > 0, "{schedule:?}: an allocation goes unseen");
+    }
+}
+
+#[test]
+fn a_vscsi_03_a_vscsi_12_control_a_bottom_half_that_allocates() {
+    for schedule in SCHEDULES {
+        assert!(on_scsi(schedule, true) > 0, "{schedule:?}: an allocation goes unseen");
+    }
+}
