@@ -172,7 +172,8 @@ fn what_a_device_has_is_never_freed_by_a_drop() {
 #[test]
 fn each_allocation_that_fails_is_an_error_and_leaks_nothing() {
     on_one_cpu(|cpus| {
-        let set_up = || -> Result<(Coherent, DmaBuf, Streaming<ToDevice, Vec<u8>>), DmaError> {
+        type Parts = (Coherent, DmaBuf, Streaming<ToDevice, Vec<u8>>);
+        let set_up = || -> Result<Parts, DmaError> {
             let ring = Coherent::new(4096, DmaConstraints::ANY)?;
             let status = DmaBuf::new(16, DmaConstraints::ANY)?;
             let data = Streaming::map(vec![1; 512], 0..512, BYTE).map_err(|refused| {

@@ -15,6 +15,7 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
+use arrayvec::ArrayVec;
 use buddy_system_allocator::Heap;
 
 use crate::firmware::memory_map::{FRAME, MemoryMap, Range};
@@ -23,6 +24,8 @@ use crate::sync::{IrqSpinLock, Rank};
 /// Rank of the frames' lock: heaps grow under theirs.
 const FRAMES: Rank = Rank::new(56);
 const FOUR_GIB: u64 = 1 << 32;
+/// Blocks that are looked at for one whose address is low enough.
+const ASIDE: usize = 128;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,20 +196,33 @@ impl Frames {
 
     fn take(&mut self, zone: Zone, layout: Layout, max: u64) -> Option<u64> {
         let (offset, _) = self.window?;
-        let start = match self.alloc(zone, layout) {
-            Some(start) => start,
-            None => {
+        let highest =
+            |start: NonNull<u8>| (start.as_ptr().expose_provenance() as u64 - offset) + layout.size() as u64 - 1;
+        // A buddy heap gives any block of the size. Those that lie too high are set aside until one fits, and given back.
+        let mut aside = ArrayVec::<NonNull<u8>, ASIDE>::new();
+        let mut found = None;
+        while found.is_none() && !aside.is_full() {
+            let Some(start) = self.alloc(zone, layout).or_else(|| {
                 self.feed(zone, layout);
-                self.alloc(zone, layout)?
+                self.alloc(zone, layout)
+            }) else {
+                break;
+            };
+            if highest(start) <= max {
+                found = Some(start);
+            } else {
+                aside.push(start);
+                if aside.len() == 1 {
+                    // The map's lowest memory may be untouched yet.
+                    self.feed(zone, layout);
+                }
             }
-        };
-        let phys = start.as_ptr().expose_provenance() as u64 - offset;
-        if phys + layout.size() as u64 - 1 > max {
+        }
+        for start in aside {
             // SAFETY: it was allocated just now with this layout.
             unsafe { self.dealloc(zone, start, layout) };
-            return None;
         }
-        Some(phys)
+        found.map(|start| start.as_ptr().expose_provenance() as u64 - offset)
     }
 
     /// Feeds a heap with what `layout` needs: a large page's worth at least, or, where the map has no such piece any
