@@ -11,7 +11,7 @@
 //! A hard interrupt allocates nothing: the types refuse what takes a token, and the rest traps: a panic in debug builds, a count in
 //! release builds, which the image reports at its end. A [`GeneralBox`] carries its heap in its type and cannot leave its task.
 //!
-//! [`write_back`] opens a heap's reserve to the code that frees memory by writing; [`fail_nth`] fails an allocation on purpose;
+//! [`write_back`] opens a heap's reserve to the code that frees memory by writing; `fail_nth` fails an allocation on purpose;
 //! [`stats`], `by_size` and [`by_site`] tell who has what.
 
 #[cfg(feature = "heap")]
