@@ -6,6 +6,7 @@ use crate::atomic::Ordering;
 
 /// A defect that a test can put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(any(loom, shuttle), allow(dead_code, reason = "a model uses the parts that it is about"))]
 pub(crate) enum Hazard {
     /// X22: a pushed node is linked with a relaxed store.
     RelaxedPublication,
@@ -21,6 +22,10 @@ pub(crate) enum Hazard {
     RelaxedUnlock,
     /// A batch of bottom halves that is used up is followed by the next at once.
     NoTaskTurn,
+    /// A-GEN-01: a heap's cache is given up with a relaxed store.
+    CacheLeftUnordered,
+    /// A-XEN-01: a free number is taken by a look and a store.
+    IdTakenBlindly,
     /// Removal clears the closed mark for a moment while a run begins.
     ClosedMarkLost,
 }

@@ -185,6 +185,20 @@ pub struct BenchOptions {
 pub enum BenchWith {
     /// Debian's Linux with O_DIRECT and native asynchronous I/O, in the same QEMU
     Linux(BenchLinuxOptions),
+    /// The bottom-half queue beside crossbeam's queues, on this machine
+    Bhqueue(BenchRatiosOptions),
+    /// The locked heap beside talc behind a spin mutex, on this machine
+    Heap(BenchRatiosOptions),
+}
+
+#[derive(Args)]
+pub struct BenchRatiosOptions {
+    /// Rounds, each with every candidate in turn
+    #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rounds: u32,
+    /// JSON Lines on standard output, the verdicts on standard error
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

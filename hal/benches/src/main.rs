@@ -38,6 +38,8 @@ fn show(case: &str, rounds: usize, mut candidates: Vec<Candidate<'_>>) {
 
 const PAIRS: usize = 20_000;
 const CHURN: usize = 100_000;
+/// How many CPUs, and in words.
+const ON: [(usize, &str); 2] = [(1, "1 CPU"), (2, "2 CPUs")];
 
 fn pairs<A: Allocator>(heap: &A, cpus: usize) -> Candidate<'_> {
     (A::NAME, Box::new(move || heap::round_of_pairs(heap, cpus, PAIRS)))
@@ -49,13 +51,13 @@ fn churn<A: Allocator>(heap: &A, cpus: usize) -> Candidate<'_> {
 
 fn heaps(rounds: usize) {
     let (talc, locked) = (Talc::make(), Locked::make());
-    for cpus in [1, 2] {
-        show(&format!("pairs, {cpus} CPU"), rounds, vec![pairs(&talc, cpus), pairs(&locked, cpus)]);
-        show(&format!("churn, {cpus} CPU"), rounds, vec![churn(&talc, cpus), churn(&locked, cpus)]);
+    for (cpus, on) in ON {
+        show(&format!("pairs, {on}"), rounds, vec![pairs(&locked, cpus), pairs(&talc, cpus)]);
+        show(&format!("churn, {on}"), rounds, vec![churn(&locked, cpus), churn(&talc, cpus)]);
     }
     for size in heap::SIZES {
         let candidates: Vec<Candidate<'_>> =
-            vec![(Talc::NAME, Box::new(|| single(&talc, size))), (Locked::NAME, Box::new(|| single(&locked, size)))];
+            vec![(Locked::NAME, Box::new(|| single(&locked, size))), (Talc::NAME, Box::new(|| single(&talc, size)))];
         show(&format!("pairs of {size}, 1 CPU"), rounds, candidates);
     }
 }
@@ -69,9 +71,9 @@ fn single<A: Allocator>(heap: &A, size: usize) -> f64 {
 
 fn allocators(rounds: usize) {
     let (talc, list, buddy) = (Talc::make(), LinkedList::make(), Buddy::make());
-    for cpus in [1, 2] {
-        show(&format!("pairs, {cpus} CPU"), rounds, vec![pairs(&talc, cpus), pairs(&list, cpus), pairs(&buddy, cpus)]);
-        show(&format!("churn, {cpus} CPU"), rounds, vec![churn(&talc, cpus), churn(&list, cpus), churn(&buddy, cpus)]);
+    for (cpus, on) in ON {
+        show(&format!("pairs, {on}"), rounds, vec![pairs(&talc, cpus), pairs(&list, cpus), pairs(&buddy, cpus)]);
+        show(&format!("churn, {on}"), rounds, vec![churn(&talc, cpus), churn(&list, cpus), churn(&buddy, cpus)]);
     }
     println!("density\t{}\t{:.3}", Talc::NAME, heap::density(&Talc::make()));
     println!("density\t{}\t{:.3}", LinkedList::NAME, heap::density(&LinkedList::make()));

@@ -6,11 +6,10 @@
 //!
 //! UNSAFETY: free blocks are linked through their own first words.
 
-use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::classes::{self, CLASSES};
+use super::try_cell::TryCell;
 
 /// The first word of a free block.
 struct Free {
@@ -65,31 +64,19 @@ impl Stacks {
 
 /// See the module. Apart from its neighbours: CPUs use theirs all the time.
 #[repr(align(128))]
-pub(super) struct Cache {
-    in_use: AtomicBool,
-    stacks: UnsafeCell<Stacks>,
-}
+pub(super) struct Cache(TryCell<Stacks>);
 
-// SAFETY: the stacks are reached by one user at a time, by `in_use`; free blocks are plain memory of no CPU in particular.
-unsafe impl Sync for Cache {}
-// SAFETY: as above.
-unsafe impl Send for Cache {}
+// SAFETY: free blocks are plain memory of no CPU in particular.
+unsafe impl Send for Stacks {}
 
 impl Cache {
     pub(super) const fn new() -> Self {
-        let stacks = Stacks([const { Stack { top: ptr::null_mut(), count: 0 } }; CLASSES]);
-        Self { in_use: AtomicBool::new(false), stacks: UnsafeCell::new(stacks) }
+        Self(TryCell::new(Stacks([const { Stack { top: ptr::null_mut(), count: 0 } }; CLASSES])))
     }
 
     /// Calls `f` with the stacks, unless they are in use. Interrupts are off.
     #[inline]
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut Stacks) -> R) -> Option<R> {
-        if self.in_use.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        // SAFETY: we have just become the only user; `f` cannot come back here for this cache (it would find it in use).
-        let result = f(unsafe { &mut *self.stacks.get() });
-        self.in_use.store(false, Ordering::Release);
-        Some(result)
+        self.0.with(f)
     }
 }

@@ -13,28 +13,32 @@
 //!
 //! [`write_back`] opens a heap's reserve to the code that frees memory by writing; `fail_nth` fails an allocation on purpose;
 //! [`stats`], `by_size` and [`by_site`] tell who has what.
+#![cfg_attr(any(loom, shuttle), allow(dead_code, reason = "a model uses the parts that it is about"))]
 
 #[cfg(feature = "heap")]
 mod backed;
-#[cfg(feature = "heap")]
+#[cfg(all(feature = "heap", not(any(loom, shuttle))))]
 mod cache;
 #[cfg(feature = "heap")]
 mod classes;
 #[cfg(feature = "heap")]
 mod general;
+mod ids;
 mod inject;
-#[cfg(feature = "heap")]
+#[cfg(all(feature = "heap", not(any(loom, shuttle))))]
 pub mod locked;
 #[cfg(feature = "heap")]
 mod physical;
 mod reserve;
-#[cfg(feature = "heap")]
+#[cfg(all(feature = "heap", not(any(loom, shuttle))))]
 mod runs;
 mod sites;
 #[cfg(feature = "heap")]
 mod stats;
 #[cfg(feature = "heap")]
 mod trap;
+#[cfg(any(feature = "heap", all(test, loom)))]
+mod try_cell;
 #[cfg(feature = "heap")]
 mod r#virtual;
 
@@ -42,10 +46,11 @@ mod r#virtual;
 pub use backed::{Backed, Mapper, Unmapped};
 #[cfg(feature = "heap")]
 pub use general::{General, GeneralBox, NoMemory};
+pub use ids::{Ids, NotTaken};
 pub(crate) use inject::strikes;
 #[cfg(feature = "std")]
 pub use inject::{Injected, each_failure, fail_nth};
-#[cfg(feature = "heap")]
+#[cfg(all(feature = "heap", not(any(loom, shuttle))))]
 pub use locked::Heap as Locked;
 #[cfg(feature = "heap")]
 pub use physical::{Physical, Purpose};

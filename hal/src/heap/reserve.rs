@@ -26,7 +26,7 @@ pub fn write_back<C: NotHardIrq, R>(_cx: &C, f: impl FnOnce(&C) -> R) -> R {
 }
 
 /// Whether the calling code may use the reserve.
-#[cfg(feature = "heap")]
+#[cfg(all(feature = "heap", not(any(loom, shuttle))))]
 pub(crate) fn is_open() -> bool {
     system::with_cpu(|cpu| cpu.reserve_open() & 1 << cpu.kind() as u8 != 0)
 }

@@ -9,6 +9,7 @@
 mod memory;
 mod platform;
 mod threads;
+pub mod trap;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use memory::{BadAccess, Ram};
 pub use threads::Cpus;
+pub use trap::TrapAlloc;
 
 use crate::context::Task;
 use crate::dma::{DmaBlock, DmaError, DmaLayout};
@@ -176,7 +178,7 @@ fn run_on<R>(machine: Rc<dyn Machine>, system: Owner, f: impl FnOnce(&Task) -> R
     });
     let _leave = Leave;
     // SAFETY: the machine was just made current: its only CPU is in no interrupt and no bottom half.
-    unsafe { crate::dispatch::enter_task(f) }
+    unsafe { crate::dispatch::enter_task(|task| trap::guest(|| f(task))) }
 }
 
 /// Delivers an interrupt to the current machine's CPU, as hardware would. The machine calls this with interrupts off on the simulated
@@ -184,7 +186,7 @@ fn run_on<R>(machine: Rc<dyn Machine>, system: Owner, f: impl FnOnce(&Task) -> R
 pub fn deliver(event: Event) {
     // SAFETY: the simulated CPU takes the interrupt at this point: the machine has turned interrupts off, and host stacks are deep
     // enough for bottom halves.
-    unsafe {
+    trap::guest(|| unsafe {
         let bottom_halves = match event {
             Event::Interrupt(slot) => crate::dispatch::interrupt(slot, || ()),
             Event::Alarm => crate::dispatch::alarm(|| ()),
@@ -193,5 +195,5 @@ pub fn deliver(event: Event) {
         if bottom_halves {
             crate::dispatch::bottom_halves();
         }
-    }
+    });
 }

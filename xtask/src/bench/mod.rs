@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what others do on the same virtual hardware.
+//! `cargo xtask bench`: what others do on the same virtual hardware, and beside our own heap and queue.
 
 mod cpio;
 mod debian;
@@ -6,6 +6,7 @@ mod initramfs;
 mod linux;
 mod modules;
 mod ratio;
+mod ratios;
 
 use anyhow::Result;
 
@@ -15,5 +16,7 @@ use crate::cli::{BenchOptions, BenchWith};
 pub fn command(options: &BenchOptions) -> Result<bool> {
     match &options.with {
         BenchWith::Linux(options) => linux::command(options),
+        BenchWith::Bhqueue(options) => ratios::bhqueue(options),
+        BenchWith::Heap(options) => ratios::heap(options),
     }
 }
