@@ -68,7 +68,8 @@ mod loom_models {
             let mine: u32 = (0..2).map(|_| u32::from(cell.with(|value| *value += 1).is_some())).sum();
             let both = mine + other.join().unwrap();
             assert_eq!(cell.with(|value| *value), Some(both));
-            assert!(both >= 2, "somebody was refused a cell that nobody used");
+            // Both of ours may meet the other's one use; but whoever comes first is never refused.
+            assert!(both >= 1, "everybody was refused");
         });
     }
 
