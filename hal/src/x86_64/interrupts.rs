@@ -8,12 +8,13 @@
 //! | 0xF0 | this processor's timer |
 //! | 0xF1 | a kick from a processor |
 //! | 0xF2 | the console's transmitter |
+//! | 0xF3 | another processor took mappings away ([`super::shootdown`]) |
 //! | 0xFF | spurious interrupts of the local APIC |
 
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use super::timer::{self, Expired};
-use super::{apic, console, ioapic, percpu};
+use super::{apic, console, ioapic, percpu, shootdown};
 use crate::cpu::MAX_CPUS;
 use crate::dispatch;
 use crate::irq::{IrqError, IrqLine, MsiMessage, Slot};
@@ -25,6 +26,8 @@ pub(super) const TIMER: u32 = 0xF0;
 /// Vector of a kick.
 pub(super) const KICK: u32 = 0xF1;
 const CONSOLE: u32 = 0xF2;
+/// Vector of a request to forget translations.
+pub(super) const SHOOTDOWN: u32 = 0xF3;
 /// Vector of the local APIC's spurious interrupts.
 pub(super) const SPURIOUS: u32 = 0xFF;
 
@@ -64,6 +67,11 @@ pub(super) extern "C" fn arrived(vector: u32) -> bool {
         }
         CONSOLE => {
             console::interrupt();
+            apic::end_of_interrupt();
+            false
+        }
+        SHOOTDOWN => {
+            shootdown::serve();
             apic::end_of_interrupt();
             false
         }

@@ -3,6 +3,7 @@
 //! | from | what |
 //! |---|---|
 //! | 1 MiB | the image, where it was loaded: text executable, the rest not, only data writable |
+//! | [`BACKED`] | pages of the backed heap, writable, never executable; the only mappings that are undone |
 //! | [`STACKS`] | stacks, each with unmapped pages around it |
 //! | [`FIRMWARE`] + p | firmware tables at physical p, read only |
 //! | [`DIRECT`] + p | RAM at physical p, writable, never executable; without the image's own frames |
@@ -11,6 +12,10 @@
 //! Page 0 is never mapped. The windows are a function of the physical address, so that mapping the same thing
 //! twice gives the same place and no address allocator is needed. Each spans 64 TiB.
 
+/// Pages of the backed heap.
+pub(super) const BACKED: u64 = 0x0000_1000_0000_0000;
+/// Addresses of that heap.
+pub(super) const BACKED_BYTES: u64 = 1 << 40;
 /// Stacks with guard pages.
 pub(super) const STACKS: u64 = 0x0000_2000_0000_0000;
 /// Window on firmware tables.

@@ -15,6 +15,11 @@ use crate::heap::{Physical, Purpose};
 
 static MEMORY: Physical = Physical::new();
 
+/// The frames, for the heap of pages that are mapped one by one.
+pub(super) const fn frames() -> &'static Physical {
+    &MEMORY
+}
+
 /// What to add to a physical address to reach it: zero under the entry's identity map, then [`DIRECT`].
 static OFFSET: AtomicU64 = AtomicU64::new(0);
 

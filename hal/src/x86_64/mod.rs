@@ -5,6 +5,7 @@
 //! [`stop::panic`] from its panic handler; everything else comes through `hal`.
 
 mod apic;
+pub mod backed;
 mod clock;
 pub mod console;
 mod descriptors;
@@ -27,6 +28,7 @@ mod processors;
 #[cfg(feature = "provoke")]
 pub mod provoke;
 mod registers;
+mod shootdown;
 mod stacks;
 mod start;
 pub mod stop;

@@ -1,7 +1,7 @@
 //! Page tables: four levels, the largest pages that fit, writable or executable and never both.
 //!
-//! Source: Intel SDM volume 3, 5.5. Mappings are made and never undone or weakened, so no processor can hold a stale
-//! translation and nothing needs to be shot down.
+//! Source: Intel SDM volume 3, 5.5. Mappings are made and never undone or weakened, but for those of single frames by
+//! [`unmap_frame`]: only of these a processor can hold a stale translation. Tables are never freed.
 //!
 //! Contexts: all but hard interrupt; `translate` everywhere. Rank: [`TABLES`], outside that of the frames.
 
@@ -127,6 +127,43 @@ fn map_page(virt: u64, phys: u64, shift: u32, rights: Rights) -> Result<(), NoMe
     Ok(())
 }
 
+/// The entry of the last level for `virt`, with tables above it made as needed.
+fn last_entry(virt: u64) -> Result<Option<&'static AtomicU64>, NoMemory> {
+    let mut table = ROOT.load(Ordering::Relaxed);
+    for level in [39, 30, 21] {
+        match next_table(entry(table, virt >> level))? {
+            Some(next) => table = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(entry(table, virt >> 12)))
+}
+
+/// Maps the frame at `phys` to `virt`, where nothing is mapped, to be written. `false`: something is, or there is no memory for a table.
+pub(super) fn map_frame(virt: u64, phys: u64) -> bool {
+    let _guard = LOCK.lock();
+    let Ok(Some(slot)) = last_entry(virt) else { return false };
+    let new = phys | Rights::Write.bits();
+    slot.compare_exchange(0, new, Ordering::Release, Ordering::Relaxed).is_ok()
+}
+
+/// Takes away what [`map_frame`] mapped at `virt`, and returns its frame, which processors may still reach until they have forgotten it
+/// ([`super::shootdown`]).
+pub(super) fn unmap_frame(virt: u64) -> Option<u64> {
+    if !(layout::BACKED..layout::BACKED + layout::BACKED_BYTES).contains(&virt) {
+        return None;
+    }
+    let _guard = LOCK.lock();
+    let slot = last_entry(virt).ok().flatten()?;
+    let old = slot.swap(0, Ordering::SeqCst);
+    (old & PRESENT != 0).then_some(old & ADDRESS)
+}
+
+/// Makes this processor forget every translation: none of ours is global.
+pub(super) fn forget_translations() {
+    use_tables();
+}
+
 /// Returns the physical address that `virt` is mapped to.
 pub(super) fn translate(virt: u64) -> Option<u64> {
     let mut table = ROOT.load(Ordering::Relaxed);
@@ -243,11 +280,6 @@ pub(super) fn count() -> super::provoke::Pages {
 pub(super) fn map_wrongly() -> Result<(), NoMemory> {
     let [_, text, ..] = layout::image();
     let _guard = LOCK.lock();
-    let mut table = ROOT.load(Ordering::Relaxed);
-    let virt = FIRMWARE + WINDOW_BYTES - FRAME;
-    for level in [39, 30, 21] {
-        table = next_table(entry(table, virt >> level))?.ok_or(NoMemory)?;
-    }
-    entry(table, virt >> 12).store(text | PRESENT | WRITABLE, Ordering::Release);
+    last_entry(FIRMWARE + WINDOW_BYTES - FRAME)?.ok_or(NoMemory)?.store(text | PRESENT | WRITABLE, Ordering::Release);
     Ok(())
 }

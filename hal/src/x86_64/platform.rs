@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{apic, clock, interrupts, ioapic, memory, paging, pci, percpu, port, registers, timer};
+use super::{apic, clock, interrupts, ioapic, memory, paging, pci, percpu, port, registers, shootdown, timer};
 use crate::dma::{DmaBlock, DmaError, DmaLayout};
 use crate::irq::{IrqError, IrqLine, MsiMessage, Slot};
 use crate::mmio::{MmioError, Width};
@@ -45,7 +45,7 @@ unsafe impl Platform for X86 {
 
     #[inline(always)]
     fn relax() {
-        core::hint::spin_loop();
+        shootdown::relax();
     }
 
     fn kick(cpu: usize) {

@@ -6,6 +6,7 @@ use core::arch::asm;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::shootdown::defect;
 use super::{layout, machine, paging, percpu, registers};
 use crate::firmware::command_line;
 
@@ -98,6 +99,31 @@ pub fn pages() -> Pages {
 /// Maps a page that can be written and executed, for [`pages`] to notice. Returns whether it could be mapped.
 pub fn map_wrongly() -> bool {
     paging::map_wrongly().is_ok()
+}
+
+/// What is wrong with how processors are told that a mapping is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shootdown {
+    /// Nothing.
+    Right,
+    /// The others are not told.
+    NotSent,
+    /// A processor that spins with interrupts off does not look.
+    Deaf,
+}
+
+/// Puts a defect in, or takes it out.
+pub fn shootdown(how: Shootdown) {
+    defect::put_back(match how {
+        Shootdown::Right => 0,
+        Shootdown::NotSent => defect::NOT_SENT,
+        Shootdown::Deaf => defect::DEAF,
+    });
+}
+
+/// The frame that is mapped at an address.
+pub fn frame_at(address: usize) -> Option<u64> {
+    paging::translate(address as u64)
 }
 
 static DUD: AtomicU32 = AtomicU32::new(u32::MAX);

@@ -5,8 +5,8 @@ use core::arch::asm;
 use super::machine::{self, Handover};
 use super::power::{self, Exit};
 use super::{
-    apic, clock, console, descriptors, firmware, interrupts, ioapic, layout, memory, paging, pci, percpu, processors,
-    registers, stacks, stop, vectors,
+    apic, backed, clock, console, descriptors, firmware, interrupts, ioapic, layout, memory, paging, pci, percpu,
+    processors, registers, stacks, stop, vectors,
 };
 use crate::context::Task;
 use crate::dispatch;
@@ -57,6 +57,7 @@ pub(super) extern "C" fn start(start_info: u64) -> ! {
         stop::fatal(format_args!("too little memory for the page tables"));
     }
     memory::ready();
+    backed::init();
 
     let Ok(set) = stacks::make_set(0) else { no_memory() };
     percpu::set_bottom_half_stack(0, set.bottom_half);

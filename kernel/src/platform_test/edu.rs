@@ -3,12 +3,14 @@
 //! Source: QEMU `docs/specs/edu.txt`.
 
 use alloc::sync::Arc;
+use alloc::vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_hal::dma::{Buffer, DmaBuf, DmaConstraints, FromDevice, Segment, Streaming, ToDevice};
 use undercroft_hal::irq::{self, Handled, IrqLine, MsiMessage, Storm};
 use undercroft_hal::mmio::Mmio;
 use undercroft_hal::pci::{self, Function};
+use undercroft_hal::x86_64::console;
 use undercroft_hal::{Duration, Instant, Task, cpu, executor};
 
 const ID: (u16, u16) = (0x1234, 0x11E8);
@@ -63,7 +65,10 @@ pub fn check(task: &Task) -> bool {
     }
 
     count.store(0, Ordering::Relaxed);
-    let last = executor::run_on(task, cpu::count() - 1, move |task| dma(task, registers, &count));
+    let last = executor::run_on(task, cpu::count() - 1, move |task| {
+        dma(task, registers, &count);
+        bounced(task, registers, &count);
+    });
     task.block_on(last);
     drop(kept);
     true
@@ -134,25 +139,94 @@ fn enable_messages(function: &Function, message: MsiMessage) {
     function.write(at, control | ENABLE);
 }
 
-/// Half of the device's memory (QEMU 7.2 refuses a transfer of all of it) there and back into another buffer.
-fn dma(task: &Task, registers: Mmio, count: &AtomicU32) {
-    const BYTES: usize = 2048;
+/// Half of the device's memory: QEMU 7.2 refuses a transfer of all of it.
+const BYTES: usize = 2048;
+
+/// One transfer: `to_memory` from the device's memory to the segment, else the other way.
+fn transfer(task: &Task, registers: Mmio, count: &AtomicU32, segment: Segment, to_memory: bool) {
     const START: u32 = 1;
     const TO_MEMORY: u32 = 2;
     const WITH_INTERRUPT: u32 = 4;
+    let before = count.load(Ordering::Acquire);
+    let (source, target) = if to_memory { (DEVICE_MEMORY, segment.addr) } else { (segment.addr, DEVICE_MEMORY) };
+    // Whole: the device itself drops the bits that it does not have.
+    registers.write::<u64>(DMA_SOURCE, source);
+    registers.write::<u64>(DMA_TARGET, target);
+    registers.write::<u64>(DMA_COUNT, u64::from(segment.len));
+    let command = START | WITH_INTERRUPT | if to_memory { TO_MEMORY } else { 0 };
+    registers.write::<u64>(DMA_COMMAND, u64::from(command));
+    task.wait_until(|| count.load(Ordering::Acquire) > before);
+}
+
+/// There and back into another buffer.
+fn dma(task: &Task, registers: Mmio, count: &AtomicU32) {
     let mut from = DmaBuf::new(BYTES, REACH).expect("DMA memory");
     let to = DmaBuf::new(BYTES, REACH).expect("DMA memory");
-    from.iter_mut().enumerate().for_each(|(index, byte)| *byte = (index * 7 % 251) as u8);
-    let transfers = [
-        (from.segment().addr, DEVICE_MEMORY, START | WITH_INTERRUPT),
-        (DEVICE_MEMORY, to.segment().addr, START | TO_MEMORY | WITH_INTERRUPT),
-    ];
-    for (done, (source, target, command)) in (0..).zip(transfers) {
-        registers.write::<u32>(DMA_SOURCE, source as u32);
-        registers.write::<u32>(DMA_TARGET, target as u32);
-        registers.write::<u32>(DMA_COUNT, BYTES as u32);
-        registers.write::<u32>(DMA_COMMAND, command);
-        task.wait_until(|| count.load(Ordering::Acquire) > done);
-    }
+    fill(&mut from, 7);
+    transfer(task, registers, count, from.segment(), false);
+    transfer(task, registers, count, to.segment(), true);
     assert!(*to == *from, "what came back is not what went");
+}
+
+fn fill(bytes: &mut [u8], factor: usize) {
+    bytes.iter_mut().enumerate().for_each(|(index, byte)| *byte = (index * factor % 251) as u8);
+}
+
+/// The same for buffers that the device cannot reach: bytes of the heap, and DMA memory above the device's 28 address bits where the
+/// machine has any. They travel through bounce buffers, and nothing but the bytes that were mapped is touched.
+fn bounced(task: &Task, registers: Mmio, count: &AtomicU32) {
+    there_and_back(task, registers, count, vec![0; BYTES + 64], vec![0xEE; BYTES + 64]);
+    let high = || DmaBuf::new(BYTES + 64, DmaConstraints::ANY).expect("DMA memory");
+    let (from, mut to) = (high(), high());
+    let (address, reach) = (from.segment().addr, REACH.max_addr);
+    if address <= reach || to.segment().addr <= reach {
+        return;
+    }
+    to.fill(0xEE);
+    let mut from = there_and_back(task, registers, count, from, to);
+    // The control: without its bounce buffer the device reads what lies at the address that is left of this one.
+    fill(&mut from, 13);
+    let came = from_device(task, registers, count, |task| {
+        let lie = Streaming::<ToDevice>::map(from, 0..BYTES, DmaConstraints::ANY).expect("a mapping");
+        assert!(!lie.is_bounced());
+        let given = lie.give();
+        transfer(task, registers, count, given.segment(), false);
+        given.finish(BYTES)
+    });
+    assert!(came.0[..BYTES] != *came.1, "the check would not notice");
+    console::print(format_args!("bounced from {address:#x}\n"));
+}
+
+/// What the device has after `work`, which returns the buffer that it sent.
+fn from_device<B>(task: &Task, registers: Mmio, count: &AtomicU32, work: impl FnOnce(&Task) -> B) -> (B, DmaBuf) {
+    let sent = work(task);
+    let seen = DmaBuf::new(BYTES, REACH).expect("DMA memory");
+    transfer(task, registers, count, seen.segment(), true);
+    (sent, seen)
+}
+
+/// Sends the middle of `from` and receives it into the middle of `to`. Returns `from`.
+fn there_and_back<B: Buffer + core::ops::DerefMut<Target: AsMut<[u8]> + AsRef<[u8]>>>(
+    task: &Task,
+    registers: Mmio,
+    count: &AtomicU32,
+    mut from: B,
+    to: B,
+) -> B {
+    const MIDDLE: core::ops::Range<usize> = 32..32 + BYTES;
+    fill((*from).as_mut(), 11);
+    let Ok(there) = Streaming::<ToDevice, B>::map(from, MIDDLE, REACH) else { panic!("no bounce buffer") };
+    assert!(there.is_bounced() && there.segment().addr <= REACH.max_addr);
+    let given = there.give();
+    transfer(task, registers, count, given.segment(), false);
+    let from = given.finish(0);
+    let Ok(back) = Streaming::<FromDevice, B>::map(to, MIDDLE, REACH) else { panic!("no bounce buffer") };
+    assert!(back.is_bounced());
+    let given = back.give();
+    transfer(task, registers, count, given.segment(), true);
+    let to = given.finish(BYTES);
+    let (sent, came) = ((*from).as_ref(), (*to).as_ref());
+    assert!(sent[MIDDLE] == came[MIDDLE], "what came back through bounce buffers is not what went");
+    assert!(came[..32].iter().chain(&came[MIDDLE.end..]).all(|&byte| byte == 0xEE), "bytes beside it changed");
+    from
 }

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod backed;
 mod edu;
 mod processors;
 
@@ -63,6 +64,10 @@ fn main(task: &Task) -> Exit {
         }
         "processors" => {
             processors::check(task);
+            return Exit::Success;
+        }
+        "backed" => {
+            backed::check(task);
             return Exit::Success;
         }
         "failure" => return Exit::Failure,
@@ -139,6 +144,7 @@ fn all(task: &Task) {
     if edu::check(task) {
         say!("pci: wired and message interrupts, a storm, dma\n");
     }
+    backed::check(task);
     // Last, for its control leaves a wrong page behind.
     pages();
 }

@@ -99,6 +99,10 @@ pub fn group(tally: &mut Tally) -> Result<()> {
             let title = format!("{name}: PCI, its wired and message interrupts and DMA work");
             tally.check(&title, screen.must(SUCCESS, &["pci: wired and message"]));
         }
+        if more.contains(&"5120") {
+            let title = format!("{name}: what a device cannot reach travels through bounce buffers");
+            tally.check(&title, screen.must(SUCCESS, &["bounced from 0x1"]));
+        }
         tally.check(&format!("{name}: no console line is lost or mixed with another"), console(&screen));
     }
     for (check, words) in FAULTS {
@@ -128,6 +132,12 @@ fn processors(image: &Path, tally: &mut Tally) -> Result<()> {
     let dud = boot(image, "q35", "max", "check=processors dud=2", &["-smp", "4"])?;
     tally
         .check("a processor that does not come up is left out", dud.must(SUCCESS, &["processors: 3 of 4, 1 left out"]));
+    for (machine, cpus) in [("q35", "1"), ("pc", "2"), ("microvm", "4")] {
+        let screen = boot(image, machine, "max", "check=backed", &["-smp", cpus])?;
+        let caught = if cpus == "1" { "0 controls" } else { "2 controls" };
+        let title = format!("{machine}: {cpus} processors forget a page before its frame is another's");
+        tally.check(&title, screen.must(SUCCESS, &["backed pages: ", caught]));
+    }
     let skew = boot(image, "q35", "max", "check=processors skew=50000000", &["-smp", "4"])?;
     let told = skew.lines.iter().any(|line| line.starts_with("processors: 4") && !line.ends_with(" 0 ticks apart"));
     let noticed = if told { Ok(()) } else { Err(anyhow::anyhow!("it is not noticed:\n{}", skew.text())) };
