@@ -6,3 +6,5 @@
 #![deny(missing_docs)]
 
 extern crate alloc;
+
+pub mod wheel;
