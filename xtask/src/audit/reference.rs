@@ -21,21 +21,16 @@ pub struct TestRef {
     pub name: String,
 }
 
-/// The group whose tests are files that must not compile. They run with the group `unit`.
+/// The group whose tests are files that must not compile.
 pub const COMPILE_FAIL: &str = "compile-fail";
 /// The test that compiles those files, in each crate that has any.
 pub const MISUSE: &str = "misuse_does_not_compile";
 /// The groups that run test harnesses.
-pub const HARNESS_GROUPS: [&str; 3] = ["unit", "loom", "shuttle"];
+pub const HARNESS_GROUPS: [&str; 5] = ["unit", COMPILE_FAIL, "loom", "shuttle", "sanitizer"];
 /// The package of checks that this program makes itself.
 pub const OURSELVES: &str = "undercroft-xtask";
 
 impl TestRef {
-    /// The group of `cargo xtask test` that runs it.
-    pub fn run_by(&self) -> &str {
-        if self.group == COMPILE_FAIL { "unit" } else { &self.group }
-    }
-
     /// The name without its modules.
     pub fn function(&self) -> &str {
         self.name.rsplit("::").next().unwrap_or(&self.name)
@@ -99,11 +94,5 @@ mod tests {
         for text in ["", "unit", "unit p", "unit  x", "unit p "] {
             assert!(text.parse::<TestRef>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn misuse_that_must_not_compile_runs_with_the_units() {
-        assert_eq!("compile-fail p x".parse::<TestRef>().unwrap().run_by(), "unit");
-        assert_eq!("loom p x".parse::<TestRef>().unwrap().run_by(), "loom");
     }
 }

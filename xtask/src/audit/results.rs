@@ -81,7 +81,7 @@ impl Results {
 
     /// What became of `test`, if the source is still as it was.
     pub fn outcome(&self, test: &TestRef, source: &str) -> Outcome {
-        let Some(run) = self.groups.get(test.run_by()) else { return Outcome::DidNotRun };
+        let Some(run) = self.groups.get(&test.group) else { return Outcome::DidNotRun };
         match run.passed.get(&test.to_string()) {
             None => Outcome::DidNotRun,
             Some(_) if run.source != source => Outcome::Stale,

@@ -34,7 +34,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
 fn by_group(table: &Table) -> BTreeMap<&str, Vec<&TestRef>> {
     let mut groups: BTreeMap<&str, Vec<&TestRef>> = BTreeMap::new();
     for test in table.entries().flat_map(|entry| entry.named()) {
-        let tests = groups.entry(test.run_by()).or_default();
+        let tests = groups.entry(test.group.as_str()).or_default();
         if !tests.contains(&test) {
             tests.push(test);
         }

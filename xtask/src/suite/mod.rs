@@ -15,6 +15,7 @@ pub mod unsafe_count;
 
 use anyhow::{Result, bail};
 
+use crate::audit::reference::COMPILE_FAIL;
 use crate::audit::results::{self, Results};
 use crate::cli::TestOptions;
 use crate::host::interrupt;
@@ -26,11 +27,16 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     Group {
         name: "unit",
-        what: "tests of all crates on the host: units, models, misuse that must not compile, examples in documentation",
+        what: "tests of all crates on the host: units, models, examples in documentation",
         run: cargo::unit,
+    },
+    Group {
+        name: COMPILE_FAIL,
+        what: "misuse that must not compile: each file, with the compiler's answer to it",
+        run: cargo::compile_fail,
     },
     Group {
         name: "loom",
