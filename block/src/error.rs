@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use undercroft_hal::parts::Code;
+
 /// Why a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
@@ -82,6 +84,50 @@ impl Error {
             Self::TimedOut | Self::Reset | Self::Transport | Self::Removed => Fault::Transport,
             Self::NoMemory => Fault::Resources,
         }
+    }
+}
+
+impl Error {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 20] = [
+        Self::OutOfRange,
+        Self::BadLength,
+        Self::TooLarge,
+        Self::Unsupported,
+        Self::ReadOnly,
+        Self::Unreachable,
+        Self::Medium,
+        Self::Hardware,
+        Self::ShortTransfer,
+        Self::Busy,
+        Self::NotReady,
+        Self::NoSpace,
+        Self::Reserved,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Reset,
+        Self::Transport,
+        Self::Removed,
+        Self::Broken,
+        Self::NoMemory,
+    ];
+}
+
+const _: () = {
+    let mut number = 0;
+    while number < Error::ALL.len() {
+        assert!(Error::ALL[number] as usize == number);
+        number += 1;
+    }
+    assert!(number == Error::NoMemory as usize + 1);
+};
+
+impl Code for Error {
+    fn to_code(self) -> u32 {
+        self as u32
+    }
+    fn from_code(code: u32) -> Self {
+        Self::ALL.get(code as usize).copied().unwrap_or(Self::Broken)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::atomic::Ordering;
 
 /// A defect that a test can put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(any(loom, shuttle), allow(dead_code, reason = "a model uses the parts that it is about"))]
+#[allow(dead_code, reason = "a build, or a model, has the parts that it is about")]
 pub(crate) enum Hazard {
     /// X22: a pushed node is linked with a relaxed store.
     RelaxedPublication,
@@ -24,6 +24,20 @@ pub(crate) enum Hazard {
     NoTaskTurn,
     /// A-GEN-01: a heap's cache is given up with a relaxed store.
     CacheLeftUnordered,
+    /// A-GEN-01: a heap's cache is used without a look at whether it is in use.
+    CacheEnteredBlindly,
+    /// X17: a part writes its status over that of the others.
+    StatusWrittenPlainly,
+    /// X32: a count-down starts from the larger of the time left and its cap.
+    LargerOfTimeAndCap,
+    /// X32: ticks of a time too far to be counted are cut off at 64 bits.
+    FarTimeWraps,
+    /// Pattern 38: what is left of a wait when its count-down has ended is not started again.
+    NotArmedAgain,
+    /// Pattern 39: who kicks a CPU waits until that has looked.
+    KickWaits,
+    /// Pattern 40: addresses are given out without a look at the alignment asked for.
+    AlignmentForgotten,
     /// A-XEN-01: a free number is taken by a look and a store.
     IdTakenBlindly,
     /// Removal clears the closed mark for a moment while a run begins.

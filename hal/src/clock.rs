@@ -1,5 +1,10 @@
 //! Monotonic time in nanoseconds. Any context; reading never takes a lock.
 
+#[cfg(any(all(test, not(any(loom, shuttle))), all(feature = "x86_64", target_os = "none")))]
+pub(crate) mod countdown;
+#[cfg(any(all(test, not(any(loom, shuttle))), all(feature = "x86_64", target_os = "none")))]
+pub(crate) mod scale;
+
 use core::ops::{Add, Sub};
 
 pub use core::time::Duration;

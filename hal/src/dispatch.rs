@@ -184,7 +184,20 @@ pub(crate) fn announce(home: usize) {
     });
     if home != cpu::current() || !will_look {
         seam::kick(home);
+        if broken::is(Hazard::KickWaits) {
+            wait_until_looked(home);
+        }
     }
+}
+
+/// What no kick may do: the CPU may spin with interrupts off, for a lock that we hold.
+#[cold]
+fn wait_until_looked(home: usize) {
+    let looked = (0..100_000).any(|_| {
+        cpu::relax();
+        system::with(|system| system.cpus[home].bottom_halves.is_empty())
+    });
+    assert!(looked, "a kick waits for a CPU that has interrupts off");
 }
 
 /// Keeps bottom halves from running on this CPU while it lives; nests. In task context the end of the outermost one runs what

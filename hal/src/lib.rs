@@ -32,6 +32,7 @@ mod inject;
 pub mod irq;
 pub mod mmio;
 mod mpsc;
+pub mod parts;
 pub mod pci;
 pub mod platform;
 pub mod sync;

@@ -179,12 +179,36 @@ mod deterministic {
         broken::with(Hazard::DetachedBlindly, pop_interrupted_by_push);
     }
 
-    /// X21: nothing to fill up, nothing to assert: ten thousand pending items.
+    /// X21: ten thousand pending items: nothing to fill up, and nothing that is lost without a word.
+    fn storm(queue: &impl Pushable) {
+        (0..10_000).for_each(|n| queue.put(n));
+        let arrived = queue.take_all();
+        assert_eq!(arrived.len(), 10_000, "a storm lost work");
+        assert!(arrived.into_iter().eq(0..10_000));
+    }
+
     #[test]
     fn x21_a_storm_of_ten_thousand() {
-        let queue = Queue::new();
-        (0..10_000).for_each(|n| push(&queue, node(n)));
-        assert_eq!(drain(&queue), (0..10_000).collect::<Vec<_>>());
+        storm(&Queue::new());
+    }
+
+    /// The broken twin: a ring of fixed size that says that it is full, to callers that do not look at the answer.
+    struct FixedRing(std::cell::RefCell<Vec<u32>>);
+
+    impl Pushable for FixedRing {
+        fn put(&self, value: u32) {
+            let mut items = self.0.borrow_mut();
+            let _unchecked = if items.len() < 4096 { Ok(items.push(value)) } else { Err(value) };
+        }
+        fn take_all(&self) -> Vec<u32> {
+            self.0.take()
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a storm lost work")]
+    fn x21_control_a_ring_that_drops_when_it_is_full() {
+        storm(&FixedRing(Default::default()));
     }
 }
 
@@ -238,7 +262,7 @@ mod loom_models {
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent load and mut accesses")]
     fn loom_x22_control_a_relaxed_publication() {
         broken::with(Hazard::RelaxedPublication, contents_are_published);
     }

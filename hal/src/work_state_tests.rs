@@ -138,7 +138,7 @@ mod loom_models {
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses")]
     fn loom_x07_control_queued_while_running() {
         broken::with(Hazard::QueuedWhileRunning, one_run_at_a_time);
     }
@@ -171,7 +171,7 @@ mod loom_models {
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "looks as if it ran for ever")]
     fn loom_removal_control_closed_mark_lost() {
         broken::with(Hazard::ClosedMarkLost, removal);
     }

@@ -31,6 +31,7 @@ impl Stacks {
     pub(super) fn pop(&mut self, class: usize) -> Option<NonNull<u8>> {
         let stack = self.0.get_mut(class)?;
         let block = NonNull::new(stack.top)?;
+        crate::atomic::step();
         // SAFETY: what is on the stack is a free block that begins with its link, and belongs to the stack.
         stack.top = unsafe { block.as_ref() }.next;
         stack.count -= 1;
@@ -80,3 +81,7 @@ impl Cache {
         self.0.with(f)
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+#[path = "cache_tests.rs"]
+mod tests;

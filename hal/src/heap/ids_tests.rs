@@ -100,7 +100,7 @@ mod loom_models {
 
     /// The broken twin, on one thread's switch: both threads of the model run where loom runs them, which is here.
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses")]
     fn loom_a_xen_01_control_taken_by_a_look_and_a_store() {
         broken::with(Hazard::IdTakenBlindly, two_cpus);
     }

@@ -89,15 +89,70 @@ fn cpus_count_together(with: impl Fn(&dyn Fn()) + Sync) -> u64 {
 }
 
 #[test]
-fn stress_cpus_exclude_each_other() {
+fn stress_p_39_cpus_exclude_each_other() {
     assert_eq!(cpus_count_together(|f| f()), 6000);
+}
+
+/// Pattern 39: CPU 1 spins with interrupts off for a lock that CPU 0 holds, and CPU 0 asks it to run something meanwhile. Nobody waits for
+/// a CPU that cannot answer: CPU 0 gets on, and the work runs when CPU 1 has interrupts on again.
+fn a_kick_to_a_cpu_that_spins(with: impl FnOnce(&dyn Fn())) {
+    use crate::work::{BottomHalfWork, Turn};
+    use core::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::Arc;
+    let (cpus, held) = (Cpus::new(2), std::sync::Barrier::new(2));
+    let (lock, spins, ran) =
+        (IrqSpinLock::new(Rank::QUEUE, ()), AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+    std::thread::scope(|scope| {
+        let (cpus, lock, spins, seen) = (&cpus, &lock, &spins, &*ran);
+        let held = &held;
+        scope.spawn(move || {
+            cpus.run(1, |_| {
+                held.wait();
+                spins.store(true, Ordering::SeqCst);
+                drop(lock.lock());
+                (0..1_000_000).take_while(|_| !seen.load(Ordering::SeqCst)).for_each(|_| crate::cpu::relax());
+            });
+        });
+        cpus.run(0, |_| {
+            let theirs = Arc::clone(&ran);
+            let work = BottomHalfWork::new(1, move |_| {
+                theirs.store(true, Ordering::SeqCst);
+                Turn::Done
+            });
+            let taken = lock.lock();
+            held.wait();
+            while !spins.load(Ordering::SeqCst) {
+                std::hint::spin_loop();
+            }
+            // It is about to spin, or does already.
+            std::thread::sleep(core::time::Duration::from_millis(5));
+            with(&|| work.schedule());
+            assert!(!seen.load(Ordering::SeqCst), "a bottom half ran with interrupts off");
+            drop(taken);
+            while !seen.load(Ordering::SeqCst) {
+                crate::cpu::relax();
+            }
+        });
+    });
+}
+
+#[test]
+fn p_39_a_kick_waits_for_nobody() {
+    a_kick_to_a_cpu_that_spins(|schedule| schedule());
+}
+
+#[test]
+#[should_panic(expected = "a kick waits for a CPU that has interrupts off")]
+fn p_39_control_a_kick_that_waits() {
+    use crate::broken::{self, Hazard};
+    a_kick_to_a_cpu_that_spins(|schedule| broken::with(Hazard::KickWaits, schedule));
 }
 
 /// The sanitizer sees what the count does not show: a lock that excludes, and whose release publishes nothing. It ends the program, so the
 /// program is another one.
 #[cfg(sanitizer)]
 #[test]
-fn stress_control_a_relaxed_unlock() {
+fn stress_p_39_control_a_relaxed_unlock() {
     use crate::broken::{self, Hazard};
     const MARK: &str = "UNDERCROFT_RELAXED_UNLOCK";
     if std::env::var_os(MARK).is_some() {
@@ -106,7 +161,7 @@ fn stress_control_a_relaxed_unlock() {
     }
     let this = std::env::current_exe().unwrap();
     let output = std::process::Command::new(this)
-        .args(["--exact", "sync::tests::stress_control_a_relaxed_unlock", "--nocapture"])
+        .args(["--exact", "sync::tests::stress_p_39_control_a_relaxed_unlock", "--nocapture"])
         .env(MARK, "1")
         .output()
         .unwrap();

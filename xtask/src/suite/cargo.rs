@@ -32,7 +32,8 @@ pub fn compile_fail(tally: &mut Tally) -> Result<()> {
     // The compiler's answers quote the standard library where its source is there: they are kept with the quotes.
     install::rust_source()?;
     // All crates as ever: with other features they would be built anew.
-    let arguments = ["--workspace", "--exclude", "undercroft-kernel", "--test", "compile_fail"].map(String::from).into();
+    let arguments =
+        ["--workspace", "--exclude", "undercroft-kernel", "--test", "compile_fail"].map(String::from).into();
     let (title, group) = ("cargo test: misuse".into(), COMPILE_FAIL.into());
     Harnesses { title, group, arguments, filter: Vec::new(), checker: None }.run(tally)
 }
@@ -209,8 +210,7 @@ mod tests {
 
     #[test]
     fn only_what_is_named_runs() {
-        let tests: Vec<TestRef> =
-            ["unit p m::b", "unit p/t a", "unit q m::b"].map(|t| t.parse().unwrap()).into();
+        let tests: Vec<TestRef> = ["unit p m::b", "unit p/t a", "unit q m::b"].map(|t| t.parse().unwrap()).into();
         let filter = exactly(&tests.iter().collect::<Vec<_>>());
         assert_eq!(filter, ["--exact", "a", "m::b"]);
     }

@@ -168,30 +168,6 @@ fn a_gen_01_two_cpus_hand_blocks_to_each_other() {
     }
 }
 
-/// The control for the two above: a heap whose lock is a flag that is looked at and then set lets two in.
-#[test]
-#[should_panic(expected = "a block was handed out twice")]
-fn a_gen_01_control_an_unlocked_free_list() {
-    let _together = super::together();
-    use crate::inject::interrupted_at;
-    use std::rc::Rc;
-    struct Unlocked(std::cell::Cell<usize>);
-    impl Unlocked {
-        fn take(&self) -> usize {
-            let block = self.0.get();
-            crate::atomic::step();
-            self.0.set(block + 1);
-            block
-        }
-    }
-    let list = Rc::new(Unlocked(std::cell::Cell::new(0)));
-    let (inner, seen) = (Rc::clone(&list), Rc::new(std::cell::Cell::new(usize::MAX)));
-    let theirs = Rc::clone(&seen);
-    let mut mine = usize::MAX;
-    assert!(interrupted_at(0, move || theirs.set(inner.take()), || mine = list.take()));
-    assert_ne!(mine, seen.get(), "a block was handed out twice");
-}
-
 /// A cache that is in use (here: by a drain from another CPU) makes nobody wait.
 #[test]
 fn a_cache_in_use_is_passed_by() {

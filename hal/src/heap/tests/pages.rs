@@ -3,20 +3,24 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::broken::{self, Hazard};
 use crate::context::Task;
 use crate::firmware::memory_map::{FRAME, MemoryMap, Range};
-use crate::heap::{self, Backed, Mapper, Physical, Purpose, Unmapped, Virtual};
+use crate::heap::{self, Addresses, Backed, Mapper, Physical, Purpose, Unmapped, Virtual};
 use crate::hosted::Cpus;
 
-#[test]
-fn address_ranges_are_disjoint_aligned_and_come_together_again() {
+fn address_ranges() {
     Cpus::new(1).run(0, |task| {
         let heap = Virtual::new();
         assert!(heap.add(0x1000..0x10_0000) && heap.add(0x20_0000..0x30_0000));
         assert!(!heap.add(0x8000..0x9000) && !heap.add(0..0x1001) && !heap.add(7..7), "overlap or empty");
         let before = heap.bytes();
-        let held: Vec<_> =
-            (0..60_u64).filter_map(|n| heap.allocate(task, 0x1000 + n * 0x400, 1 << (12 + n % 5))).collect();
+        let held: Vec<_> = (0..60_u64)
+            .filter_map(|n| Some((n, heap.allocate(task, 0x1000 + n * 0x400, 1 << (12 + n % 5))?)))
+            .collect();
+        let aligned = |(n, range): &(u64, Addresses)| range.start().is_multiple_of(1 << (12 + n % 5));
+        assert!(held.iter().all(aligned), "a range is not aligned as asked for");
+        let held: Vec<_> = held.into_iter().map(|(_, range)| range).collect();
         let mut sorted: Vec<_> = held.iter().map(|range| (range.start(), range.bytes())).collect();
         sorted.sort_unstable();
         assert!(sorted.len() > 40 && sorted.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
@@ -27,6 +31,17 @@ fn address_ranges_are_disjoint_aligned_and_come_together_again() {
         assert!(heap.allocate(task, 0, 8).is_none() && heap.allocate(task, 8, 3).is_none());
         assert!(heap.allocate(task, u64::MAX, 1).is_none());
     });
+}
+
+#[test]
+fn p_40_address_ranges_are_disjoint_aligned_and_come_together_again() {
+    address_ranges();
+}
+
+#[test]
+#[should_panic(expected = "not aligned as asked for")]
+fn p_40_control_alignment_forgotten() {
+    broken::with(Hazard::AlignmentForgotten, address_ranges);
 }
 
 /// What happened to a page, in order.
@@ -78,22 +93,62 @@ fn with_pages(f: impl FnOnce(&Task, &Virtual, &Physical, &Tables)) {
     });
 }
 
-/// Pages are unmapped before their frames are anybody else's.
-#[test]
-fn pages_are_unmapped_before_their_frames_are_freed() {
+/// Page tables that look, at each page that goes, whether its frame is somebody's still.
+struct Watching<'a> {
+    tables: &'a Tables,
+    frames: &'a Physical,
+}
+
+// SAFETY: as for `Tables`.
+unsafe impl Mapper for &Watching<'_> {
+    fn map(&self, address: u64, phys: u64) -> bool {
+        self.tables.map(address, phys)
+    }
+    unsafe fn unmap(&self, address: u64) -> Option<u64> {
+        let mapped = self.tables.pages.borrow().len() as u64;
+        let held = (self.frames.bytes().0 - self.frames.bytes().1) / FRAME;
+        assert!(held >= mapped, "a frame was freed while a page showed it");
+        // SAFETY: by the caller.
+        unsafe { self.tables.unmap(address) }
+    }
+}
+
+/// Pattern 40: pages are unmapped before their frames are anybody else's.
+fn freed_in_order(free: impl Fn(&Task, &Backed<'_, &Watching<'_>>, &Watching<'_>, Addresses)) {
     with_pages(|task, addresses, frames, tables| {
-        let heap = Backed::new(addresses, frames, tables);
+        let watching = Watching { tables, frames };
+        let heap = Backed::new(addresses, frames, &watching);
         let before = (addresses.bytes(), frames.bytes());
         let pages = heap.allocate(task, 5 * FRAME - 1, Purpose::Ordinary).unwrap();
         assert_eq!((pages.bytes(), tables.pages.borrow().len()), (5 * FRAME, 5));
         let start = pages.start();
-        // SAFETY: nothing uses the memory.
-        unsafe { heap.free(task, pages) }.unwrap();
+        free(task, &heap, &watching, pages);
         assert_eq!((addresses.bytes(), frames.bytes()), before);
         let page = |n: u64| start + n * FRAME;
         let want: Vec<_> =
             (0..5).map(|n| Event::Mapped(page(n))).chain((0..5).map(|n| Event::Unmapped(page(n)))).collect();
         assert_eq!(*tables.events.borrow(), want);
+    });
+}
+
+#[test]
+fn p_40_pages_are_unmapped_before_their_frames_are_freed() {
+    // SAFETY: nothing uses the memory.
+    freed_in_order(|task, heap, _, pages| unsafe { heap.free(task, pages) }.unwrap());
+}
+
+#[test]
+#[should_panic(expected = "a frame was freed while a page showed it")]
+fn p_40_control_frames_freed_first() {
+    freed_in_order(|_, _, watching, pages| {
+        for address in (pages.start()..pages.start() + pages.bytes()).step_by(FRAME as usize) {
+            let phys = watching.tables.pages.borrow()[&address];
+            // SAFETY: wrong, which is the point; nothing is really mapped, and nothing uses the memory.
+            unsafe {
+                watching.frames.free(phys, FRAME, FRAME);
+                (&watching).unmap(address);
+            }
+        }
     });
 }
 

@@ -9,14 +9,13 @@ mod hyperv;
 mod hypervisor;
 mod kvm;
 mod reference;
-mod scale;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 pub(super) use hypervisor::name as hypervisor_name;
-use scale::Scale;
 
 use super::{apic, entry, percpu, registers, timer};
+use crate::clock::scale::Scale;
 use crate::cpu::MAX_CPUS;
 use crate::firmware::acpi::Tables;
 
