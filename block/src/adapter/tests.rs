@@ -141,3 +141,56 @@ fn two_cpus_wake_each_other() {
         }
     });
 }
+
+thread_local! {
+    /// The negative control of X16: the list is walked until it is empty, though those who are woken come back to it.
+    pub(super) static WALKS_UNTIL_EMPTY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Queues again as soon as it is woken, as an executor that polls at once would; and leaves when it was woken often enough.
+struct Returner {
+    slots: Arc<Slots>,
+    woken: std::sync::atomic::AtomicU32,
+}
+
+impl std::task::Wake for Returner {
+    fn wake(self: Arc<Self>) {
+        let before = self.woken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert!(before < 100, "the list of those who wait never ends: who is woken comes back to it");
+        let epoch = self.slots.epoch();
+        assert!(!self.slots.changed(epoch, Waiter::Future(self.clone().into())), "nothing has happened since");
+    }
+}
+
+/// Those who wait for room are woken one by one with the lock dropped in between, and queue again meanwhile: each is woken once for each
+/// time that something made room, and nobody is lost.
+fn woken_waiters_come_back() {
+    let machine = Machine::new(Config::default());
+    machine.run(|_| {
+        let slots = Arc::new(Slots::new(4));
+        let waiters: Vec<_> =
+            (0..3).map(|_| Arc::new(Returner { slots: slots.clone(), woken: Default::default() })).collect();
+        let epoch = slots.epoch();
+        for waiter in &waiters {
+            assert!(!slots.changed(epoch, Waiter::Future(waiter.clone().into())));
+        }
+        for round in 1..4 {
+            drop(slots.reserve());
+            let woken: Vec<_> =
+                waiters.iter().map(|waiter| waiter.woken.load(std::sync::atomic::Ordering::Relaxed)).collect();
+            assert_eq!(woken, [round; 3], "each once");
+        }
+    });
+}
+
+#[test]
+fn x16_waiters_that_come_back_while_the_list_is_walked() {
+    woken_waiters_come_back();
+}
+
+#[test]
+#[should_panic(expected = "the list of those who wait never ends")]
+fn x16_waiters_that_come_back_control() {
+    WALKS_UNTIL_EMPTY.set(true);
+    woken_waiters_come_back();
+}

@@ -31,6 +31,8 @@ enum Claim {
     Probing,
     /// It is a disk, as long as anybody has it.
     Disk(Weak<Unit>),
+    /// Nobody's. Its place stays, for another address: what is walked with the lock dropped in between must not move (X16).
+    Vacant,
 }
 
 /// Which addresses are taken. The host's watcher: it knows the units but not the host, so that nothing keeps itself alive.
@@ -46,12 +48,17 @@ impl Roster {
             let want = self.claims.lock().len() + 1;
             let mut grown = Vec::with_capacity(want * 2);
             let mut claims = self.claims.lock();
-            let free = |claim: &Claim| matches!(claim, Claim::Disk(unit) if unit.strong_count() == 0);
-            if let Some((_, claim)) = claims.iter_mut().find(|(taken, _)| *taken == address) {
-                if !free(claim) {
-                    return false;
-                }
-                let before = core::mem::replace(claim, Claim::Probing);
+            let free = |claim: &Claim| match claim {
+                Claim::Disk(unit) => unit.strong_count() == 0,
+                Claim::Vacant => true,
+                Claim::Probing => false,
+            };
+            let known = claims.iter().position(|(taken, claim)| *taken == address && !matches!(claim, Claim::Vacant));
+            if known.is_some_and(|at| !free(&claims[at].1)) {
+                return false;
+            }
+            if let Some(at) = known.or_else(|| claims.iter().position(|(_, claim)| free(claim))) {
+                let before = core::mem::replace(&mut claims[at], (address, Claim::Probing));
                 drop(claims);
                 drop(before);
                 return true;
@@ -74,11 +81,16 @@ impl Roster {
     /// The claimed address is a disk, or free again.
     fn settle(&self, address: Address, unit: Option<&Arc<Unit>>) {
         let mut claims = self.claims.lock();
-        let Some(at) = claims.iter().position(|(taken, _)| *taken == address) else { return };
-        let before = match unit {
-            Some(unit) => core::mem::replace(&mut claims[at].1, Claim::Disk(Arc::downgrade(unit))),
-            None => claims.swap_remove(at).1,
-        };
+        let theirs = |(taken, claim): &(Address, Claim)| *taken == address && !matches!(claim, Claim::Vacant);
+        let Some(at) = claims.iter().position(theirs) else { return };
+        #[cfg(test)]
+        if MOVES_ENTRIES.get() && unit.is_none() {
+            let before = claims.swap_remove(at);
+            drop(claims);
+            return drop(before);
+        }
+        let now = unit.map_or(Claim::Vacant, |unit| Claim::Disk(Arc::downgrade(unit)));
+        let before = core::mem::replace(&mut claims[at].1, now);
         drop(claims);
         drop(before);
     }
@@ -227,7 +239,11 @@ pub fn scan(cx: &Task, host: Arc<dyn Host>) -> Result<Scan, Error> {
 }
 
 #[cfg(test)]
-std::thread_local!(static CHECK_THEN_ACT: core::cell::Cell<bool> = const { core::cell::Cell::new(false) });
+std::thread_local! {
+    static CHECK_THEN_ACT: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+    /// The negative control of X16: what leaves the roster is replaced by the last of it.
+    static MOVES_ENTRIES: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+}
 
 #[cfg(test)]
 #[path = "bus_tests.rs"]

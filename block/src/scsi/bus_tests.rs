@@ -223,3 +223,76 @@ fn x23_numbers_the_host_cannot_address_are_left_out() {
         assert!(Lun::new(0x4000).is_some());
     });
 }
+
+/// Hears that its disk is gone, and in the middle of that takes another off the roster.
+struct Leaver {
+    host: Arc<MockHost>,
+    takes: Address,
+    told: std::sync::atomic::AtomicU32,
+}
+
+impl crate::Watcher for Leaver {
+    fn event(&self, cx: &BottomHalf, _event: crate::Event) {
+        if self.told.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            self.host.event(cx, HostEvent::Removed(self.takes));
+        }
+    }
+}
+
+/// The roster is walked with its lock dropped for each disk, and each disk that is told takes another off it: whoever takes whom, every one
+/// of them is told.
+fn taken_off_during_the_walk() {
+    const DISKS: u32 = 5;
+    for takes in 0..DISKS {
+        machine().run(|cx| {
+            let host = MockHost::new(4, (0..DISKS).map(|lun| (lun, Model::new(100, 512))));
+            let bus = Bus::new(host.clone());
+            let disks = bus.scan(cx).unwrap().disks;
+            let leavers: Vec<_> = (0..DISKS)
+                .map(|lun| {
+                    let takes = disks[((lun + takes) % DISKS) as usize].address();
+                    Arc::new(Leaver { host: host.clone(), takes, told: Default::default() })
+                })
+                .collect();
+            disks.iter().zip(&leavers).for_each(|(disk, leaver)| disk.watch(leaver.clone()));
+            let theirs = host.clone();
+            let gone = undercroft_hal::work::BottomHalfWork::new(0, move |cx| {
+                theirs.event(cx, HostEvent::Gone);
+                Turn::Done
+            });
+            gone.schedule();
+            cx.run_pending();
+            let told = |leaver: &Arc<Leaver>| leaver.told.load(std::sync::atomic::Ordering::Relaxed) > 0;
+            assert!(leavers.iter().all(told), "a disk was passed over when another left");
+        });
+    }
+}
+
+#[test]
+fn x16_a_roster_that_changes_while_it_is_walked() {
+    taken_off_during_the_walk();
+}
+
+#[test]
+#[should_panic(expected = "a disk was passed over when another left")]
+fn x16_a_roster_that_changes_while_it_is_walked_control() {
+    MOVES_ENTRIES.set(true);
+    taken_off_during_the_walk();
+}
+
+/// Places on the roster are used again: it does not grow with every disk that comes and goes.
+#[test]
+fn places_on_the_roster_are_used_again() {
+    machine().run(|cx| {
+        let host = MockHost::new(4, [(0, Model::new(100, 512))]);
+        let bus = Bus::new(host.clone());
+        for _ in 0..50 {
+            let disks = bus.scan(cx).unwrap().disks;
+            assert_eq!(disks.len(), 1);
+            bus.roster.settle(disks[0].address(), None);
+            bus.roster.settle(disks[0].address(), None);
+        }
+        // Target 0 with its unit, and whatever else was asked once.
+        assert!(bus.roster.claims.lock().len() <= 2);
+    });
+}
