@@ -84,6 +84,25 @@ token!(
 impl NotHardIrq for BottomHalf {}
 impl NotHardIrq for Task {}
 
+/// Proof of running in task context, for code that must not wait there: a callout's handler, say, for which others wait. It is
+/// a [`Task`] that cannot wait, block on a future or drain.
+pub struct Unwaiting {
+    _here: PhantomData<*mut ()>,
+}
+
+impl sealed::Sealed for Unwaiting {}
+impl Context for Unwaiting {
+    const KIND: Kind = Kind::Task;
+}
+impl NotHardIrq for Unwaiting {}
+
+impl Task {
+    /// The same context, without the right to wait.
+    pub const fn unwaiting(&self) -> &Unwaiting {
+        &Unwaiting { _here: PhantomData }
+    }
+}
+
 /// The context that the calling code runs in, as the dispatcher noted it: for traps (an allocator's) and traces, not for decisions.
 pub fn current() -> Kind {
     crate::system::with_cpu(crate::system::PerCpu::kind)

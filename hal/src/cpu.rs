@@ -24,6 +24,15 @@ pub fn relax() {
     seam::relax();
 }
 
+/// Interrupts `cpu` (which may be the caller's own): its kick handler runs, then its bottom halves. None is interrupted if there is no
+/// such CPU. Any context.
+#[inline]
+pub fn kick(cpu: usize) {
+    if cpu < count() {
+        seam::kick(cpu);
+    }
+}
+
 /// Runs `f` with interrupts off on this CPU.
 #[inline]
 pub fn without_interrupts<R>(f: impl FnOnce() -> R) -> R {

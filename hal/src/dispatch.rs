@@ -51,35 +51,52 @@ pub unsafe fn alarm(end_of_interrupt: impl FnOnce()) -> bool {
 /// As [`interrupt`].
 #[must_use]
 pub unsafe fn kicked(end_of_interrupt: impl FnOnce()) -> bool {
-    // SAFETY: passed on from the caller. Nothing to do in hard interrupt context: its end looks at the queues.
-    unsafe { hard_irq(Arrival::Kick, |_| (), end_of_interrupt) }
+    // SAFETY: passed on from the caller. The queues are looked at when it ends.
+    unsafe { hard_irq(Arrival::Kick, |cx| system::with(|system| system.slots.run_kick(cx)), end_of_interrupt) }
 }
 
 /// # Safety
 /// As [`interrupt`].
 unsafe fn hard_irq(arrival: Arrival, run: impl FnOnce(&HardIrq), end_of_interrupt: impl FnOnce()) -> bool {
-    let before = system::with_cpu(|cpu| {
-        cpu.arrivals.count(arrival);
-        cpu.irq_depth.store(cpu.irq_depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        // What the interrupted code holds cannot be what handlers take: irq-shared locks are held with interrupts off.
-        let ranks = cpu.held_ranks();
-        cpu.set_held_ranks(0);
-        (cpu.set_kind(Kind::HardIrq), ranks)
-    });
+    let interrupted = Interrupted::new(arrival);
     {
         // SAFETY: we are the dispatcher, in a hardware interrupt by the caller's contract; the token lives for this call.
         let token = unsafe { HardIrq::new() };
         run(&token);
     }
     end_of_interrupt();
-    let outermost = system::with_cpu(|cpu| {
-        cpu.set_kind(before.0);
-        cpu.set_held_ranks(before.1);
-        let depth = cpu.irq_depth.load(Ordering::Relaxed) - 1;
-        cpu.irq_depth.store(depth, Ordering::Relaxed);
-        depth == 0
-    });
+    drop(interrupted);
+    let outermost = system::with_cpu(|cpu| cpu.irq_depth.load(Ordering::Relaxed) == 0);
     outermost && claim(Asks::Interrupt)
+}
+
+/// What an interrupt interrupted. Put back when it goes, also if a handler of a test unwinds.
+struct Interrupted {
+    kind: Kind,
+    ranks: u64,
+}
+
+impl Interrupted {
+    fn new(arrival: Arrival) -> Self {
+        system::with_cpu(|cpu| {
+            cpu.arrivals.count(arrival);
+            cpu.irq_depth.store(cpu.irq_depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            // What the interrupted code holds cannot be what handlers take: irq-shared locks are held with interrupts off.
+            let ranks = cpu.held_ranks();
+            cpu.set_held_ranks(0);
+            Self { kind: cpu.set_kind(Kind::HardIrq), ranks }
+        })
+    }
+}
+
+impl Drop for Interrupted {
+    fn drop(&mut self) {
+        system::with_cpu(|cpu| {
+            cpu.set_kind(self.kind);
+            cpu.set_held_ranks(self.ranks);
+            cpu.irq_depth.store(cpu.irq_depth.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        });
+    }
 }
 
 /// Who wants bottom halves to run.
@@ -116,7 +133,7 @@ fn claim(asks: Asks) -> bool {
 /// Called by the platform once after each call of [`interrupt`], [`alarm`] or [`kicked`] that returned `true`, with interrupts off and
 /// no hard interrupt being handled on this CPU, on any stack that nothing else uses; bottom halves do not nest on a CPU.
 pub unsafe fn bottom_halves() {
-    let before = system::with_cpu(|cpu| cpu.set_kind(Kind::BottomHalf));
+    let batch = Batch { before: system::with_cpu(|cpu| cpu.set_kind(Kind::BottomHalf)) };
     // SAFETY: we are the dispatcher, about to run bottom halves; the token lives for this call.
     let token = unsafe { BottomHalf::new() };
     let start = Instant::now();
@@ -141,14 +158,25 @@ pub unsafe fn bottom_halves() {
             break;
         }
     }
-    let more = system::with_cpu(|cpu| {
-        cpu.set_kind(before);
-        cpu.in_bottom_half.store(false, Ordering::Relaxed);
-        !cpu.bottom_halves.is_empty()
-    });
+    drop(batch);
+    let more = system::with_cpu(|cpu| !cpu.bottom_halves.is_empty());
     // The batch is used up: tasks get a turn before an interrupt brings us back.
     let turn = if more && left == 0 { give_turn(start) } else { 0 };
     system::with_cpu(|cpu| cpu.task_turn.store(turn, Ordering::Relaxed));
+}
+
+/// A batch that runs. Over when it goes, also if a handler of a test unwinds.
+struct Batch {
+    before: Kind,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        system::with_cpu(|cpu| {
+            cpu.set_kind(self.before);
+            cpu.in_bottom_half.store(false, Ordering::Relaxed);
+        });
+    }
 }
 
 /// Begins a task's turn after a batch that began at `start`. Returns its end, or 0 if the platform cannot come back at a time.
@@ -165,12 +193,11 @@ fn give_turn(start: Instant) -> u64 {
 
 /// Runs this CPU's pending bottom halves from task context.
 pub(crate) fn run_pending_from_task(_task: &Task) {
-    let were_on = seam::irq_save();
+    let _off = cpu::IrqGuard::new();
     if claim(Asks::Task) {
         // SAFETY: interrupts are off and bottom halves are claimed; a Task token means that no hard interrupt is being handled here.
         unsafe { bottom_halves() };
     }
-    seam::irq_restore(were_on);
 }
 
 /// Makes sure that `home` looks at its queues: called after each push.

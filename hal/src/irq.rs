@@ -165,6 +165,7 @@ pub(crate) struct Slots {
     /// Storms that nobody was told of yet.
     storms: AtomicU32,
     alarm: IrqSpinLock<Option<fn(&HardIrq)>>,
+    kick: IrqSpinLock<Option<fn(&HardIrq)>>,
 }
 
 impl fmt::Debug for Slots {
@@ -181,6 +182,7 @@ impl Slots {
             unclaimed: AtomicU32::new(0),
             storms: AtomicU32::new(0),
             alarm: IrqSpinLock::new(Rank::IRQ, None),
+            kick: IrqSpinLock::new(Rank::IRQ, None),
         }
     }
 
@@ -210,6 +212,13 @@ impl Slots {
 
     pub(crate) fn run_alarm(&self, cx: &HardIrq) {
         let handler = *self.alarm.lock();
+        if let Some(handler) = handler {
+            handler(cx);
+        }
+    }
+
+    pub(crate) fn run_kick(&self, cx: &HardIrq) {
+        let handler = *self.kick.lock();
         if let Some(handler) = handler {
             handler(cx);
         }
@@ -364,6 +373,12 @@ pub fn storm(_cx: &Task) -> Option<Storm> {
 /// Sets what runs, in hard interrupt context, when a CPU's alarm goes off. The callout wheel does this once.
 pub fn set_alarm_handler(_cx: &Task, handler: fn(&HardIrq)) {
     system::with(|system| *system.slots.alarm.lock() = Some(handler));
+}
+
+/// Sets what runs, in hard interrupt context, when a CPU is kicked: by [`crate::cpu::kick`], or because work was queued for it. The callout
+/// wheel does this once, to look at its alarm.
+pub fn set_kick_handler(_cx: &Task, handler: fn(&HardIrq)) {
+    system::with(|system| *system.slots.kick.lock() = Some(handler));
 }
 
 /// Arms this CPU's alarm for an absolute time, replacing the one before; `None` disarms.

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 mod atomic;
+mod attached;
 #[cfg(all(feature = "bench", not(any(loom, shuttle))))]
 #[doc(hidden)]
 pub mod bench;
@@ -36,7 +37,7 @@ pub mod parts;
 pub mod pci;
 pub mod platform;
 pub mod sync;
-mod system;
+pub mod system;
 pub mod task;
 pub mod virtio_hal;
 pub mod work;
@@ -46,6 +47,6 @@ mod work_stats;
 pub mod x86_64;
 
 pub use clock::{Duration, Instant};
-pub use context::{BottomHalf, Context, HardIrq, Task};
+pub use context::{BottomHalf, Context, HardIrq, Task, Unwaiting};
 pub use platform::Platform;
 pub use system::System;

@@ -3,9 +3,11 @@
 //! A real kernel has one [`System`], a static. With the `hosted` feature each simulated machine has its own, found
 //! through the current thread, so that many run side by side in tests.
 
+use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::atomic::const_unless_model;
+use crate::attached::Attached;
 use crate::context::Kind;
 use crate::cpu::{self, MAX_CPUS};
 use crate::executor::Slots;
@@ -21,6 +23,7 @@ pub struct System {
     pub(crate) cpus: [PerCpu; MAX_CPUS],
     pub(crate) slots: irq::Slots,
     pub(crate) lent: Lent,
+    attached: Attached,
 }
 
 /// One CPU's state. Only the CPU itself writes it, except for the queues' producer ends.
@@ -112,9 +115,9 @@ impl System {
         /// A system with nothing registered and nothing queued.
         pub fn new() -> Self {
             #[cfg(not(any(loom, shuttle)))]
-            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new(), lent: Lent::new() };
+            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new() };
             #[cfg(any(loom, shuttle))]
-            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new(), lent: Lent::new() };
+            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new() };
         }
     }
 }
@@ -146,4 +149,16 @@ pub(crate) fn with<R>(f: impl FnOnce(&System) -> R) -> R {
 pub(crate) fn with_cpu<R>(f: impl FnOnce(&PerCpu) -> R) -> R {
     // A platform that reports an index out of range would be broken; the modulus keeps even that from panicking.
     with(|system| f(&system.cpus[cpu::current() % MAX_CPUS]))
+}
+
+/// Attaches `make`'s value to the running system, unless one is attached already. A crate above keeps what it has one of there: the callout
+/// service does. Allocates: bottom half or task.
+pub fn attach<T: Any + Send + Sync>(make: impl FnOnce() -> T) {
+    with(|system| system.attached.set(make));
+}
+
+/// Calls `f` with what was [attached](attach), if anything of that type was. Any context.
+#[inline]
+pub fn attached<T: Any + Send + Sync, R>(f: impl FnOnce(Option<&T>) -> R) -> R {
+    with(|system| f(system.attached.get()))
 }

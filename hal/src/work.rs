@@ -141,7 +141,8 @@ fn enqueue<C: Deferred>(node: Arc<Node<C>>) {
     let home = node.home;
     // Published by the push.
     node.queued_at.store(Instant::now().as_nanos(), Relaxed);
-    let raw = NonNull::from(Arc::leak(node)).cast::<Link>();
+    let Some(raw) = NonNull::new(Arc::into_raw(node).cast_mut()) else { return };
+    let raw = raw.cast::<Link>();
     system::with(|system| {
         C::queue(&PerCpuRef(&system.cpus[home])).1.queued();
         // SAFETY: the node is linked nowhere (its QUEUED bit was just set, or the runner holds it), and the reference
@@ -149,17 +150,6 @@ fn enqueue<C: Deferred>(node: Arc<Node<C>>) {
         unsafe { C::queue(&PerCpuRef(&system.cpus[home])).0.push(raw) };
     });
     dispatch::announce(home);
-}
-
-trait Leak<T> {
-    fn leak<'a>(this: Self) -> &'a T;
-}
-
-impl<T> Leak<T> for Arc<T> {
-    fn leak<'a>(this: Self) -> &'a T {
-        // SAFETY: the reference count given up here keeps the node alive until `run_one` makes an Arc of it again.
-        unsafe { &*Arc::into_raw(this) }
-    }
 }
 
 /// What [`run_one`] found.
@@ -194,16 +184,33 @@ pub(crate) unsafe fn run_one<C: Deferred>(cx: &C) -> Ran {
     if !node.state.begin() {
         return Ran::Item;
     }
-    let turn = (node.handler)(cx);
-    let again = node.state.finish(turn == Turn::Again);
-    let waiter = node.waiter.load(Ordering::SeqCst);
-    if waiter > 0 && waiter - 1 != cpu::current() {
-        seam::kick(waiter - 1);
+    // If a handler of a test unwinds, its work is over all the same, and may be scheduled again.
+    let mut run = Run { node: Some(node), turn: Turn::Done };
+    if let Some(node) = &run.node {
+        run.turn = (node.handler)(cx);
     }
-    if again {
-        enqueue(node);
-    }
+    drop(run);
     Ran::Item
+}
+
+/// A run of a handler: ended when it goes.
+struct Run<C: Deferred> {
+    node: Option<Arc<Node<C>>>,
+    turn: Turn,
+}
+
+impl<C: Deferred> Drop for Run<C> {
+    fn drop(&mut self) {
+        let Some(node) = self.node.take() else { return };
+        let again = node.state.finish(self.turn == Turn::Again);
+        let waiter = node.waiter.load(Ordering::SeqCst);
+        if waiter > 0 && waiter - 1 != cpu::current() {
+            seam::kick(waiter - 1);
+        }
+        if again {
+            enqueue(node);
+        }
+    }
 }
 
 /// Whether this CPU has bottom halves or tasks queued.

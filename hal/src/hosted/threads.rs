@@ -4,11 +4,13 @@
 //! of this crate, on several CPUs at once. A kick is a flag that the CPU takes as an interrupt wherever it has interrupts on.
 
 use core::cell::Cell;
+use core::sync::atomic::AtomicU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Event, Machine, Ram, deliver};
 use crate::atomic::{AtomicU32, Ordering};
+use crate::clock::Duration;
 use crate::context::Task;
 use crate::dma::{DmaBlock, DmaError, DmaLayout};
 use crate::irq::{IrqError, IrqLine, MsiMessage, Slot};
@@ -30,19 +32,57 @@ pub struct Cpus {
     masked: AtomicU32,
     system: System,
     ram: Ram,
-    started: std::time::Instant,
+    clock: Clock,
+}
+
+/// What time it is.
+#[derive(Debug)]
+enum Clock {
+    /// The host's.
+    Real(std::time::Instant),
+    /// As somebody says.
+    Manual(AtomicU64),
+}
+
+impl Clock {
+    fn now(&self) -> u64 {
+        match self {
+            // A schedule that is run again must be the same: for shuttle, time stands still.
+            Self::Real(_) if cfg!(shuttle) => 0,
+            Self::Real(started) => u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Self::Manual(now) => now.load(Ordering::SeqCst),
+        }
+    }
 }
 
 impl Cpus {
     /// A machine of `count` CPUs.
     pub fn new(count: usize) -> Arc<Self> {
+        Self::with_clock(count, Clock::Real(std::time::Instant::now()))
+    }
+
+    /// A machine of `count` CPUs whose clock starts at `start` nanoseconds and goes on only by [`Cpus::advance`], and, when a CPU halts that has
+    /// nothing else to wait for, to that CPU's alarm.
+    pub fn with_manual_clock(count: usize, start: u64) -> Arc<Self> {
+        Self::with_clock(count, Clock::Manual(AtomicU64::new(start)))
+    }
+
+    /// Lets time pass on a manual clock; another takes no notice. Alarms that are due go off wherever their CPU has interrupts on.
+    pub fn advance(&self, by: Duration) {
+        if let Clock::Manual(now) = &self.clock {
+            let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+            let _ = now.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| Some(now.saturating_add(by)));
+        }
+    }
+
+    fn with_clock(count: usize, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             pending: (0..count).map(|_| AtomicU32::new(0)).collect(),
             masked: AtomicU32::new(0),
             system: System::new(),
             // From 4 GiB less 4 MiB on, so that there is memory on both sides of the line.
             ram: Ram::new((1 << 32) - RAM_BYTES as u64 / 2, RAM_BYTES),
-            started: std::time::Instant::now(),
+            clock,
         })
     }
 
@@ -67,8 +107,13 @@ impl Cpus {
 
     /// Runs `f` as the task of CPU `cpu`, on this thread.
     pub fn run<R>(self: &Arc<Self>, cpu: usize, f: impl FnOnce(&Task) -> R) -> R {
-        let machine =
-            Rc::new(Cpu { index: cpu, irq_on: Cell::new(true), kick_at: Cell::new(0), cpus: Arc::clone(self) });
+        let machine = Rc::new(Cpu {
+            index: cpu,
+            irq_on: Cell::new(true),
+            kick_at: Cell::new(0),
+            alarm: Cell::new(None),
+            cpus: Arc::clone(self),
+        });
         super::run_on(machine, super::Owner::Shared(Arc::clone(self)), f)
     }
 }
@@ -78,6 +123,7 @@ struct Cpu {
     irq_on: Cell<bool>,
     /// When to kick itself; 0: never.
     kick_at: Cell<u64>,
+    alarm: Cell<Option<u64>>,
     cpus: Arc<Cpus>,
 }
 
@@ -90,10 +136,16 @@ impl Cpu {
                 self.cpus.pending[self.index].fetch_or(KICK, Ordering::AcqRel);
             }
             let pending = self.cpus.pending[self.index].swap(0, Ordering::AcqRel);
-            if pending == 0 {
+            let alarm = self.is_alarmed();
+            if pending == 0 && !alarm {
                 return;
             }
             self.irq_on.set(false);
+            let _on = InterruptsOn(&self.irq_on);
+            if alarm {
+                self.alarm.set(None);
+                deliver(Event::Alarm);
+            }
             if pending & KICK != 0 {
                 deliver(Event::Kick);
             }
@@ -102,7 +154,20 @@ impl Cpu {
                     deliver(Event::Interrupt(Slot(slot as u16)));
                 }
             }
-            self.irq_on.set(true);
+        }
+    }
+
+    fn is_alarmed(&self) -> bool {
+        self.alarm.get().is_some_and(|at| at <= self.now())
+    }
+
+    /// Nothing is pending: on a manual clock, time passes until this CPU's next event.
+    fn pass_time(&self) {
+        let Clock::Manual(now) = &self.cpus.clock else { return };
+        let kick = Some(self.kick_at.get()).filter(|&at| at != 0);
+        match self.alarm.get().into_iter().chain(kick).min() {
+            Some(at) => _ = now.fetch_max(at, Ordering::SeqCst),
+            None => assert!(self.cpu_count() > 1, "the CPU halts, and nothing can ever happen again"),
         }
     }
 
@@ -115,6 +180,15 @@ impl Cpu {
         shuttle::thread::yield_now();
         #[cfg(not(shuttle))]
         std::thread::yield_now();
+    }
+}
+
+/// Turns interrupts on when it goes, also if a handler of a test unwinds.
+struct InterruptsOn<'a>(&'a Cell<bool>);
+
+impl Drop for InterruptsOn<'_> {
+    fn drop(&mut self) {
+        self.0.set(true);
     }
 }
 
@@ -136,7 +210,8 @@ impl Machine for Cpu {
     }
     fn halt(&self) {
         self.irq_on.set(true);
-        while self.cpus.pending[self.index].load(Ordering::Acquire) == 0 && !self.is_late() {
+        while self.cpus.pending[self.index].load(Ordering::Acquire) == 0 && !self.is_late() && !self.is_alarmed() {
+            self.pass_time();
             Self::pause();
         }
         self.take_interrupts();
@@ -154,13 +229,11 @@ impl Machine for Cpu {
         !cfg!(shuttle)
     }
     fn now(&self) -> u64 {
-        // A schedule that is run again must be the same: for shuttle, time stands still.
-        if cfg!(shuttle) {
-            return 0;
-        }
-        u64::try_from(self.cpus.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.cpus.clock.now()
     }
-    fn set_alarm(&self, _at: Option<u64>) {}
+    fn set_alarm(&self, at: Option<u64>) {
+        self.alarm.set(at);
+    }
     fn dma_alloc(&self, layout: DmaLayout) -> Result<DmaBlock, DmaError> {
         self.cpus.ram.alloc(layout)
     }

@@ -59,6 +59,11 @@ impl<T: ?Sized> IrqSpinLock<T> {
         Some(IrqSpinGuard { lock: self, _irq: irq })
     }
 
+    /// Its place in the order.
+    pub const fn rank(&self) -> Rank {
+        self.rank
+    }
+
     /// The data, by exclusive borrow: no lock is needed.
     pub fn get_mut(&mut self) -> &mut T {
         self.data.get_mut()
@@ -70,6 +75,13 @@ pub struct IrqSpinGuard<'a, T: ?Sized> {
     lock: &'a IrqSpinLock<T>,
     // Dropped after `drop` below released the lock: interrupts come back last.
     _irq: IrqGuard,
+}
+
+impl<'a, T: ?Sized> IrqSpinGuard<'a, T> {
+    /// The lock that `this` holds.
+    pub const fn lock_of(this: &Self) -> &'a IrqSpinLock<T> {
+        this.lock
+    }
 }
 
 impl<T: ?Sized> Deref for IrqSpinGuard<'_, T> {

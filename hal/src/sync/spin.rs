@@ -44,6 +44,26 @@ impl<T: ?Sized> SpinLock<T> {
         SpinGuard { lock: self, _off: off }
     }
 
+    /// Takes the lock if it is free.
+    ///
+    /// # Panics
+    /// In debug and test builds, if it is free and a lock of the same or a higher rank is held on this CPU.
+    #[inline]
+    #[track_caller]
+    pub fn try_lock(&self, _cx: &impl NotHardIrq) -> Option<SpinGuard<'_, T>> {
+        let off = BottomHalvesOff::new();
+        if !self.ticket.try_lock() {
+            return None;
+        }
+        rank::acquire(self.rank, Location::caller());
+        Some(SpinGuard { lock: self, _off: off })
+    }
+
+    /// Its place in the order.
+    pub const fn rank(&self) -> Rank {
+        self.rank
+    }
+
     /// The data, by exclusive borrow: no lock is needed.
     pub fn get_mut(&mut self) -> &mut T {
         self.data.get_mut()
@@ -55,6 +75,13 @@ pub struct SpinGuard<'a, T: ?Sized> {
     lock: &'a SpinLock<T>,
     // Dropped after `drop` below released the lock: deferred bottom halves run with it free.
     _off: BottomHalvesOff,
+}
+
+impl<'a, T: ?Sized> SpinGuard<'a, T> {
+    /// The lock that `this` holds.
+    pub const fn lock_of(this: &Self) -> &'a SpinLock<T> {
+        this.lock
+    }
 }
 
 impl<T: ?Sized> Deref for SpinGuard<'_, T> {
