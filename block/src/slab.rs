@@ -14,6 +14,11 @@ pub struct Tag {
 }
 
 impl Tag {
+    /// Which use of the slot.
+    pub const fn generation(self) -> u32 {
+        self.generation
+    }
+
     /// The slot.
     pub const fn index(self) -> u16 {
         self.index
@@ -111,6 +116,12 @@ impl<T> Slab<T> {
         if slot.generation == tag.generation && tag.queue == queue { slot.value.as_mut() } else { None }
     }
 
+    /// The tag of what slot `index` now holds, if it holds anything: for devices whose answers carry less than a whole tag.
+    pub fn tag_at(&self, index: u16) -> Option<Tag> {
+        let slot = self.slots.get(usize::from(index))?;
+        slot.value.as_ref().map(|_| Tag { index, generation: slot.generation, queue: self.queue })
+    }
+
     /// Takes a value out; `None` if that use is over, whatever the tag's origin.
     pub fn remove(&mut self, tag: Tag) -> Option<T> {
         self.get(tag)?;
@@ -145,6 +156,8 @@ mod tests {
         assert_eq!(slab.remove(first), Some('a'));
         let second = slab.insert('b').unwrap();
         assert_eq!(second.index(), first.index(), "the slot is used again");
+        assert_eq!(slab.tag_at(second.index()), Some(second));
+        assert_eq!((slab.tag_at(1), slab.tag_at(9)), (None, None));
         assert_eq!(slab.get(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.remove(Tag::from_bits(second.to_bits() ^ 1 << 48)), None, "another queue's tag");

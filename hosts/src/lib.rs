@@ -22,9 +22,11 @@ mod disk;
 mod machine;
 pub mod pci;
 mod random;
+mod script;
 pub mod scsi;
 pub mod virtio;
 
 pub use disk::{Disk, DiskError, SECTOR};
 pub use machine::{Bus, Config, Device, Handle, Machine, Schedule, Space, host_is_working};
 pub use random::Random;
+pub use script::Script;

@@ -3,7 +3,7 @@
 //! | driver | targets | LUNs | note |
 //! |---|---|---|---|
 //! | virtio-scsi | 0 to 255 | 0 to 16,383 | request queues, one per CPU at best |
-//! | PVSCSI | 0 to 63 | 0 to 63 | |
+//! | PVSCSI | 0 to 63 | 0 to 16,383 | hosts known today have LUN 0 only |
 //! | storvsc | one per channel | 0 to 63 | |
 
 use alloc::string::String;
@@ -12,7 +12,7 @@ use core::fmt;
 
 use undercroft_hal::BottomHalf;
 
-use super::{Address, Command};
+use super::{Address, Command, Managed, Management};
 use crate::{Limits, Refusal, Tag};
 
 /// Who a host is. Fixed for its life. Its disks' [`Identity`](crate::Identity) is made from it.
@@ -102,6 +102,13 @@ pub trait Host: Send + Sync {
     fn cancel(&self, tag: Tag) -> bool {
         let _ = tag;
         false
+    }
+
+    /// Asks the host to end commands that do not end by themselves. What ends comes back through the commands, each once. Task or
+    /// bottom-half context, no lock held.
+    fn manage(&self, what: Management) -> Managed {
+        let _ = what;
+        Managed::Unsupported
     }
 
     /// Sets who is told of events, replacing the one before. Task or bottom-half context.

@@ -17,6 +17,7 @@ mod disk;
 mod exchange;
 mod host;
 mod lun;
+mod manage;
 mod outcome;
 mod probe;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use command::{Cdb, Command, Direction, Initiator};
 pub use disk::ScsiDisk;
 pub use host::{Host, HostEvent, HostIdentity, HostInfo, HostWatcher, Refused};
 pub use lun::{Address, Lun, LunFormat};
+pub use manage::{Managed, Management};
 pub use outcome::{Outcome, Response, Status};
 pub use probe::ProbeError;
 pub use verdict::{Notices, Verdict, judge};

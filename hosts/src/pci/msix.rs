@@ -17,6 +17,8 @@ pub struct Msix {
     pending: Vec<bool>,
     capability: usize,
     bar: u8,
+    /// Where the table is in the BAR, and the pending bits behind its start.
+    start: u64,
     pba: u64,
 }
 
@@ -29,14 +31,23 @@ impl Msix {
         assert!((1..=2048).contains(&vectors), "MSI-X has 1 to 2048 vectors");
         let pba = (u64::from(vectors) * 16).next_multiple_of(2048);
         config.add_bar(bar, super::BarKind::Memory32, (pba + 256).next_power_of_two().max(4096));
+        Self::inside(config, bar, 0, pba, vectors)
+    }
+
+    /// Adds the capability for a table at `start` of a BAR that is there already, its pending bits `pba` behind.
+    ///
+    /// # Panics
+    /// As [`Msix::new`].
+    pub fn inside(config: &mut ConfigSpace, bar: u8, start: u64, pba: u64, vectors: u16) -> Self {
+        assert!((1..=2048).contains(&vectors), "MSI-X has 1 to 2048 vectors");
         let mut body = Vec::new();
         body.extend((vectors - 1).to_le_bytes());
-        body.extend(u32::from(bar).to_le_bytes());
-        body.extend((pba as u32 | u32::from(bar)).to_le_bytes());
+        body.extend((start as u32 | u32::from(bar)).to_le_bytes());
+        body.extend(((start + pba) as u32 | u32::from(bar)).to_le_bytes());
         let capability = config.add_capability(ID, &body);
         config.allow(capability + 2, &(ENABLE | MASK_ALL).to_le_bytes());
         let count = usize::from(vectors);
-        Self { table: vec![[0, 0, 0, MASKED]; count], pending: vec![false; count], capability, bar, pba }
+        Self { table: vec![[0, 0, 0, MASKED]; count], pending: vec![false; count], capability, bar, start, pba }
     }
 
     /// The BAR that the table is in.
@@ -80,8 +91,9 @@ impl Msix {
         }
     }
 
-    /// The guest reads the BAR.
+    /// The guest reads the BAR, at or behind the table's start.
     pub fn read(&self, offset: u64) -> u32 {
+        let offset = offset.saturating_sub(self.start);
         let word = (offset / 4) as usize;
         match offset.checked_sub(self.pba) {
             None => self.table.get(word / 4).map_or(0, |entry| entry[word % 4]),
@@ -93,9 +105,9 @@ impl Msix {
         }
     }
 
-    /// The guest writes the BAR.
+    /// The guest writes the BAR, at or behind the table's start.
     pub fn write(&mut self, bus: &Bus<'_>, config: &ConfigSpace, offset: u64, value: u32) {
-        let word = (offset / 4) as usize;
+        let word = (offset.saturating_sub(self.start) / 4) as usize;
         if let Some(entry) = self.table.get_mut(word / 4) {
             entry[word % 4] = value;
         }
