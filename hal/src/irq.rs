@@ -350,6 +350,11 @@ pub fn line(
     })
 }
 
+/// How many handlers are registered. Any context.
+pub fn handlers() -> usize {
+    system::with(|system| system.slots.table.iter().map(|entry| entry.lock().handlers.len()).sum())
+}
+
 /// How many interrupts no handler claimed.
 pub fn unclaimed(_cx: &impl NotHardIrq) -> u32 {
     system::with(|system| system.slots.unclaimed.load(Ordering::Relaxed))

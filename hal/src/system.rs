@@ -10,6 +10,7 @@ use crate::atomic::const_unless_model;
 use crate::attached::Attached;
 use crate::context::Kind;
 use crate::cpu::{self, MAX_CPUS};
+use crate::dma::Ledger;
 use crate::executor::Slots;
 use crate::irq;
 use crate::mpsc::Queue;
@@ -24,6 +25,7 @@ pub struct System {
     pub(crate) slots: irq::Slots,
     pub(crate) lent: Lent,
     attached: Attached,
+    pub(crate) dma: Ledger,
 }
 
 /// One CPU's state. Only the CPU itself writes it, except for the queues' producer ends.
@@ -115,9 +117,9 @@ impl System {
         /// A system with nothing registered and nothing queued.
         pub fn new() -> Self {
             #[cfg(not(any(loom, shuttle)))]
-            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new() };
+            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new(), dma: Ledger::new() };
             #[cfg(any(loom, shuttle))]
-            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new() };
+            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new(), dma: Ledger::new() };
         }
     }
 }

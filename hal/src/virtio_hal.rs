@@ -16,7 +16,7 @@ use virtio_drivers::transport::pci::{PciTransport, VirtioPciError};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 use crate::context::Task;
-use crate::dma::{DmaBlock, DmaConstraints, DmaLayout};
+use crate::dma::{self, DmaBlock, DmaConstraints, DmaLayout};
 use crate::pci::{Function, Segment};
 use crate::platform::seam;
 use crate::sync::{IrqSpinLock, Rank};
@@ -43,10 +43,10 @@ impl Lent {
 
     fn allocate(&self, len: usize) -> Option<DmaBlock> {
         let layout = DmaLayout::new(len, DmaConstraints::ANY).ok()?;
-        let block = seam::dma_alloc(layout).ok()?;
+        let block = dma::allocate(layout).ok()?;
         if self.0.lock().try_push(Entry(block)).is_err() {
             // SAFETY: just allocated, and nobody knows of it.
-            unsafe { seam::dma_free(block) };
+            unsafe { dma::free(block) };
             return None;
         }
         Some(block)
@@ -81,7 +81,7 @@ unsafe impl Hal for VirtioHal {
     unsafe fn dma_dealloc(paddr: PhysAddr, _vaddr: NonNull<u8>, _pages: usize) -> i32 {
         let Some(block) = system::with(|system| system.lent.take(paddr)) else { return -1 };
         // SAFETY: from dma_alloc, and out of the table, so freed once; that the device is done with it is the caller's contract.
-        unsafe { seam::dma_free(block) };
+        unsafe { dma::free(block) };
         0
     }
 
@@ -114,7 +114,7 @@ unsafe impl Hal for VirtioHal {
             unsafe { buffer.cast::<u8>().copy_from_nonoverlapping(block.virt, len) };
         }
         // SAFETY: from `share`, and out of the table, so freed once; the device has given it back.
-        unsafe { seam::dma_free(block) };
+        unsafe { dma::free(block) };
     }
 }
 

@@ -4,7 +4,6 @@ use core::panic::Location;
 
 use super::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
 use crate::heap::{self, Mark};
-use crate::platform::seam;
 
 /// Owns a block; dropping it frees the block.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ impl Block {
         if heap::strikes() {
             return Err(DmaError::NoMemory);
         }
-        let block = seam::dma_alloc(layout)?;
+        let block = super::allocate(layout)?;
         Ok(Self { block, mark: heap::allocated(site, len) })
     }
 
@@ -40,6 +39,6 @@ impl Drop for Block {
         // SAFETY: from dma_alloc, freed once. That no device uses it any more is the driver's duty: a ring is kept until the device was
         // reset, and a slot owns a request's buffers until the device gave them back or was reset (each driver's drop order is tested with
         // the ledger); what a `Given` holds is never dropped.
-        unsafe { seam::dma_free(self.block) }
+        unsafe { super::free(self.block) }
     }
 }

@@ -16,12 +16,15 @@ mod buffer;
 mod coherent;
 mod direction;
 mod layout;
+mod ledger;
 mod streaming;
 
 pub use buffer::DmaBuf;
 pub use coherent::Coherent;
 pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use layout::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
+pub(crate) use ledger::{Ledger, allocate, free};
+pub use ledger::{Stats, stats};
 pub use streaming::{Buffer, Given, MapError, Streaming, abandoned};
 
 /// A run of device-visible memory: what a descriptor of a ring carries.

@@ -6,6 +6,7 @@
 //!
 //! UNSAFETY: makes context tokens on behalf of a simulated CPU, and hands out guest memory as raw blocks.
 
+pub mod leaks;
 mod memory;
 mod platform;
 mod threads;
@@ -15,6 +16,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use leaks::LeakCheck;
 pub use memory::{BadAccess, Ram};
 pub use threads::Cpus;
 pub use trap::TrapAlloc;
@@ -159,9 +161,12 @@ pub(crate) fn with_system<R>(f: impl FnOnce(&System) -> R) -> R {
 /// not dropped) must not be used afterwards, and panics if it tries to reach its machine.
 ///
 /// # Panics
-/// If a machine already runs on this thread.
+/// If a machine already runs on this thread. If `f` leaves DMA memory or interrupt handlers behind, unless it runs in [`leaks::allowed`].
 pub fn run<R>(machine: Rc<dyn Machine>, f: impl FnOnce(&Task) -> R) -> R {
-    run_on(machine, Owner::Alone(Rc::new(System::new())), f)
+    run_on(machine, Owner::Alone(Rc::new(System::new())), |task| {
+        let _check = LeakCheck::new(task);
+        f(task)
+    })
 }
 
 fn run_on<R>(machine: Rc<dyn Machine>, system: Owner, f: impl FnOnce(&Task) -> R) -> R {
