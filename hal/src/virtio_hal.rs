@@ -45,8 +45,9 @@ impl Lent {
         let layout = DmaLayout::new(len, DmaConstraints::ANY).ok()?;
         let block = dma::allocate(layout).ok()?;
         if self.0.lock().try_push(Entry(block)).is_err() {
+            dma::freeing(&block);
             // SAFETY: just allocated, and nobody knows of it.
-            unsafe { dma::free(block) };
+            unsafe { seam::dma_free(block) };
             return None;
         }
         Some(block)
@@ -80,8 +81,9 @@ unsafe impl Hal for VirtioHal {
 
     unsafe fn dma_dealloc(paddr: PhysAddr, _vaddr: NonNull<u8>, _pages: usize) -> i32 {
         let Some(block) = system::with(|system| system.lent.take(paddr)) else { return -1 };
+        dma::freeing(&block);
         // SAFETY: from dma_alloc, and out of the table, so freed once; that the device is done with it is the caller's contract.
-        unsafe { dma::free(block) };
+        unsafe { seam::dma_free(block) };
         0
     }
 
@@ -113,8 +115,9 @@ unsafe impl Hal for VirtioHal {
             // writes makes the bytes arbitrary, nothing else.
             unsafe { buffer.cast::<u8>().copy_from_nonoverlapping(block.virt, len) };
         }
+        dma::freeing(&block);
         // SAFETY: from `share`, and out of the table, so freed once; the device has given it back.
-        unsafe { dma::free(block) };
+        unsafe { seam::dma_free(block) };
     }
 }
 

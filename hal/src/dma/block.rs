@@ -4,6 +4,7 @@ use core::panic::Location;
 
 use super::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
 use crate::heap::{self, Mark};
+use crate::platform::seam;
 
 /// Owns a block; dropping it frees the block.
 #[derive(Debug)]
@@ -35,10 +36,11 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        super::freeing(&self.block);
         heap::freed(self.mark, self.block.layout.len);
         // SAFETY: from dma_alloc, freed once. That no device uses it any more is the driver's duty: a ring is kept until the device was
         // reset, and a slot owns a request's buffers until the device gave them back or was reset (each driver's drop order is tested with
         // the ledger); what a `Given` holds is never dropped.
-        unsafe { super::free(self.block) }
+        unsafe { seam::dma_free(self.block) }
     }
 }

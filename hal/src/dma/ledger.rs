@@ -63,12 +63,7 @@ pub(crate) fn allocate(layout: DmaLayout) -> Result<DmaBlock, DmaError> {
     block
 }
 
-/// Frees what [`allocate`] gave.
-///
-/// # Safety
-/// As [`crate::Platform::dma_free`].
-pub(crate) unsafe fn free(block: DmaBlock) {
+/// Notes that a block which [`allocate`] gave is about to be freed.
+pub(crate) fn freeing(block: &DmaBlock) {
     system::with(|system| system.dma.add(2, block.layout.len));
-    // SAFETY: by the caller.
-    unsafe { seam::dma_free(block) }
 }

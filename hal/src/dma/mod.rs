@@ -23,7 +23,7 @@ pub use buffer::DmaBuf;
 pub use coherent::Coherent;
 pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use layout::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
-pub(crate) use ledger::{Ledger, allocate, free};
+pub(crate) use ledger::{Ledger, allocate, freeing};
 pub use ledger::{Stats, stats};
 pub use streaming::{Buffer, Given, MapError, Streaming, abandoned};
 
