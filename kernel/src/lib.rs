@@ -11,6 +11,7 @@ mod account;
 pub mod disks;
 mod engine;
 mod entropy;
+pub mod heaps;
 mod histogram;
 pub mod json;
 mod lanes;

@@ -11,9 +11,10 @@ use core::panic::PanicInfo;
 
 use undercroft_hal::irq::IrqLine;
 use undercroft_hal::x86_64::power::Exit;
-use undercroft_hal::x86_64::{Heap, console, machine, stop, watchdog};
+use undercroft_hal::x86_64::{Heap, backed, console, machine, stop, watchdog};
 use undercroft_hal::{Instant, Task, cpu};
 use undercroft_image::disks::MmioWindow;
+use undercroft_image::heaps::{Baseline, Memory};
 use undercroft_image::run::{self, Machine};
 use undercroft_image::{Report, options};
 
@@ -30,6 +31,7 @@ fn main(task: &Task) -> Exit {
     watchdog::start(PATIENCE);
     let parsed = options::parse(machine::command_line());
     let report = Report::new(parsed.0.json, console::print, watchdog::pet);
+    keep_reserve(&report);
     let windows: Vec<_> = machine::virtio_mmio()
         .iter()
         .map(|device| MmioWindow {
@@ -46,10 +48,31 @@ fn main(task: &Task) -> Exit {
         clock: machine::clock(),
         timer: machine::timer(),
         windows: &windows,
+        baseline: Baseline::take(memory),
     };
     let held = run::run(task, &machine, &parsed, entry, &report);
     watchdog::stop();
     if held { Exit::Success } else { Exit::Failure }
+}
+
+/// Bytes that are kept for write-back, of page frames and of the locked heap: parts of all memory, within bounds.
+fn reserves() -> [u64; 2] {
+    let all = machine::memory().0;
+    [(all / 64).clamp(512 << 10, 16 << 20), (all / 512).clamp(64 << 10, 1 << 20)]
+}
+
+fn keep_reserve(report: &Report) {
+    let [frames, heap] = reserves();
+    if !HEAP.keep_reserve(heap as usize) {
+        report.problem(&"there is no memory for the heap's reserve", None);
+    }
+    machine::keep_reserve(frames);
+}
+
+fn memory() -> Memory {
+    let (total, free) = machine::memory();
+    let [frames_reserve, heap_reserve] = reserves();
+    Memory { total, free, backed: backed::bytes(), frames_reserve, heap_reserve, cached: HEAP.cached_bytes() as u64 }
 }
 
 /// What the machine's name says of processors that did not come up.

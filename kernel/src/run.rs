@@ -6,6 +6,7 @@ use undercroft_block::Features;
 use undercroft_hal::{Instant, Task, cpu, heap, irq};
 
 use crate::disks::{self, Disk, MmioWindow};
+use crate::heaps::Baseline;
 use crate::json::{Object, Value};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
@@ -26,6 +27,8 @@ pub struct Machine<'a> {
     pub timer: &'a str,
     /// Where virtio devices lie on the memory bus.
     pub windows: &'a [MmioWindow],
+    /// What the heaps held before.
+    pub baseline: Baseline,
 }
 
 /// Runs what the options say. `true` if nothing failed. `entry` is when the image was entered.
@@ -57,6 +60,9 @@ pub fn run(
     for disk in &disks {
         requests += phases(cx, disk, options, report);
     }
+    // Their queues and buffers go with them.
+    drop(disks);
+    machine.baseline.check(cx, report);
     interrupts(cx, report);
     end(requests, entry, report);
     report.failures() == 0

@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::fmt::Arguments;
 
+use crate::heaps::{Baseline, Memory};
 use crate::{Report, options, run};
 use sha2::{Digest, Sha256};
-use undercroft_hal::Instant;
+use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_hal::hosted::leaks;
+use undercroft_hal::{Instant, Task};
 use undercroft_hosts::scsi::{Lun, LunSettings, Target};
 use undercroft_hosts::{Config, Disk, Machine, SECTOR, Schedule, virtio};
 
@@ -48,8 +51,15 @@ impl Disks {
 
 /// Runs the image with a command line; whether all held, and its console.
 fn boot(machine: &std::rc::Rc<Machine>, line: &str) -> (bool, String) {
+    boot_after(machine, line, |_| ())
+}
+
+/// As [`boot`], after something that the image is to answer for.
+fn boot_after(machine: &std::rc::Rc<Machine>, line: &str, before: impl FnOnce(&Task)) -> (bool, String) {
     OUT.with(|out| out.borrow_mut().clear());
     let held = machine.run(|cx| {
+        let baseline = Baseline::take(Memory::default);
+        before(cx);
         let parsed = options::parse(line);
         let report = Report::new(parsed.0.json, print, || ());
         let facts = run::Machine {
@@ -59,6 +69,7 @@ fn boot(machine: &std::rc::Rc<Machine>, line: &str) -> (bool, String) {
             clock: "virtual",
             timer: "virtual",
             windows: &[],
+            baseline,
         };
         let held = run::run(cx, &facts, &parsed, Instant::now(), &report);
         // Work that is still queued keeps what it works on.
@@ -87,7 +98,9 @@ fn reads_writes_and_verifies_every_disk() {
             let sum = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             assert!(out.contains(&sum), "no {sum} in {out}");
         }
-        for (event, times) in [("hello", 1), ("first_io", 1), ("found", 4), ("read", 4), ("written", 2), ("end", 1)] {
+        for (event, times) in
+            [("hello", 1), ("first_io", 1), ("found", 4), ("read", 4), ("written", 2), ("heap", 3), ("end", 1)]
+        {
             assert_eq!(out.matches(&format!("{{\"event\":\"{event}\"")).count(), times, "{event} in {out}");
         }
         assert_eq!(out.matches("\"verified\":true").count(), 2, "{out}");
@@ -124,4 +137,18 @@ fn nothing_there_and_bad_words_are_problems() {
     assert!(out.contains("\"failures\":3"), "{out}");
     let (held, out) = boot(&machine(Schedule::Lazy, 0), "workload=none");
     assert!(held && out.contains("all held"), "{out}");
+}
+
+#[test]
+fn a_leak_is_told_and_fails_the_run_control() {
+    let (machine, disks) = (machine(Schedule::Lazy, 0), Disks::new());
+    disks.plug(&machine);
+    let forget = |_: &Task| core::mem::forget(DmaBuf::new(5000, DmaConstraints::ANY));
+    let (held, out) = leaks::allowed(|| boot_after(&machine, "console=json workload=none disks=4", forget));
+    assert!(!held && out.contains(r#""leaked_blocks":1,"leaked_bytes":5000"#), "{out}");
+    assert!(out.contains("1 blocks (5000 bytes) of the dma heap were never freed"), "{out}");
+    // Debug builds name the place.
+    assert!(out.contains("whole_tests.rs:"), "{out}");
+    let (held, out) = boot(&machine, "console=json workload=none disks=4");
+    assert!(held && !out.contains("never freed"), "{out}");
 }

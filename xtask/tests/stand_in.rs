@@ -130,6 +130,7 @@ fn good_words(read_only: bool, sha256: &str) -> String {
         &format!(
             r#"{{"event":"found","name":"vd0","serial":"uc-user-0","driver":"virtio-blk","controller":"c","capacity_bytes":{SIZE},"block_size":512,"physical_block_size":512,"queues":1,"queue_depth":128,"interrupts":"msi-x:2","features":[],"read_only":{read_only},"partitions":[]}}"#
         ),
+        r#"{"event":"heap","heap":"locked","live_blocks":3,"live_bytes":400,"leaked_blocks":0,"leaked_bytes":0,"allocations":50,"failures":0}"#,
         &format!(r#"{{"event":"read","name":"vd0","bytes":{SIZE},"sha256":"{sha256}","nanoseconds":1}}"#),
     ]
     .map(say)

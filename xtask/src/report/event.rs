@@ -34,6 +34,8 @@ pub enum Event {
     Speed(Speed),
     Latency(Latency),
     Cpu(Cpu),
+    Heap(Heap),
+    Reserve(Reserve),
     Device {
         driver: String,
         controller: String,
@@ -119,6 +121,26 @@ pub struct Cpu {
     pub device_interrupts: u64,
     pub alarms: u64,
     pub kicks: u64,
+}
+
+/// What a heap holds at the end, and how much more that is than at the beginning.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Heap {
+    pub heap: String,
+    pub live_blocks: u64,
+    pub live_bytes: u64,
+    pub leaked_blocks: u64,
+    pub leaked_bytes: u64,
+    pub allocations: u64,
+    pub failures: u64,
+}
+
+/// What is kept for write-back.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Reserve {
+    pub frames_bytes: u64,
+    pub heap_bytes: u64,
+    pub used: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::event::{Cpu, Latency, Speed};
+use super::event::{Cpu, Heap, Latency, Reserve, Speed};
 use super::session::{Seen, Session};
 use super::verdict::Expected;
 
@@ -76,6 +76,30 @@ pub fn cpu(cpu: &Cpu) -> Value {
     })
 }
 
+/// What a heap holds at the end, and how much more that is than at the beginning.
+pub fn heap(heap: &Heap) -> Value {
+    json!({
+        "event": "heap",
+        "heap": heap.heap,
+        "live_blocks": heap.live_blocks,
+        "live_bytes": heap.live_bytes,
+        "leaked_blocks": heap.leaked_blocks,
+        "leaked_bytes": heap.leaked_bytes,
+        "allocations": heap.allocations,
+        "failures": heap.failures,
+    })
+}
+
+/// What is kept for write-back.
+pub fn reserve(reserve: &Reserve) -> Value {
+    json!({
+        "event": "reserve",
+        "frames_bytes": reserve.frames_bytes,
+        "heap_bytes": reserve.heap_bytes,
+        "used": reserve.used,
+    })
+}
+
 pub fn summary(session: &Session, failures: &[String]) -> Value {
     json!({
         "event": "summary",
@@ -139,6 +163,11 @@ mod tests {
         ];
         assert_eq!(keys(&latency(&session.latency.unwrap())), sorted(latency_fields));
         assert_eq!(keys(&cpu(&session.cpus[0])), sorted(["event", "cpu", "device_interrupts", "alarms", "kicks"]));
+        let heap_fields =
+            ["event", "heap", "live_blocks", "live_bytes", "leaked_blocks", "leaked_bytes", "allocations", "failures"];
+        assert_eq!(keys(&heap(&session.heaps[0])), sorted(heap_fields));
+        let reserve_fields = ["event", "frames_bytes", "heap_bytes", "used"];
+        assert_eq!(keys(&reserve(&session.reserve.unwrap())), sorted(reserve_fields));
         let summary_fields = ["event", "result", "failures", "allocations_in_io_path"];
         assert_eq!(keys(&summary(&session, &[])), sorted(summary_fields));
     }

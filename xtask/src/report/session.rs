@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::{Cpu, End, Event, Found, Hello, Latency, Line, Speed, parse};
+use super::event::{Cpu, End, Event, Found, Heap, Hello, Latency, Line, Reserve, Speed, parse};
 
 /// Everything heard from the image, and when.
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub struct Session {
     pub problems: Vec<String>,
     pub latency: Option<Latency>,
     pub cpus: Vec<Cpu>,
+    pub heaps: Vec<Heap>,
+    pub reserve: Option<Reserve>,
     pub end: Option<End>,
     /// The last lines that are text.
     pub screen: VecDeque<String>,
@@ -93,6 +95,8 @@ impl Session {
             Event::Problem { what, disk: None } => self.problems.push(what),
             Event::Latency(latency) => self.latency = Some(latency),
             Event::Cpu(cpu) => self.cpus.push(cpu),
+            Event::Heap(heap) => self.heaps.push(heap),
+            Event::Reserve(reserve) => self.reserve = Some(reserve),
             Event::End(end) => self.end = Some(end),
             Event::Progress { .. } | Event::Device { .. } => {}
         }
@@ -125,6 +129,8 @@ pub mod tests {
 {"event":"speed","name":"vd0","op":"read","pattern":"random","block_bytes":4096,"depth":32,"requests":10,"nanoseconds":20,"iops":500,"mib_s":1.9,"p50_us":3.5,"p99_us":9.0}
 {"event":"written","name":"vd0","start":4096,"bytes":8192,"flushed":true,"verified":true}
 {"event":"latency","rounds":1000,"handler_p50":1,"handler_p99":2,"bottom_half_p50":3,"bottom_half_p99":4,"task_p50":5,"task_p99":6}
+{"event":"heap","heap":"locked","live_blocks":3,"live_bytes":400,"leaked_blocks":0,"leaked_bytes":0,"allocations":50,"failures":0}
+{"event":"reserve","frames_bytes":4194304,"heap_bytes":524288,"used":0}
 {"event":"cpu","cpu":0,"device_interrupts":7,"alarms":8,"kicks":9}
 {"event":"device","driver":"virtio-rng","controller":"pci 0:3.0","detail":"32 bytes"}
 {"event":"end","failures":0,"allocations_in_io_path":0,"requests":99,"nanoseconds":1000000}"#;
@@ -147,6 +153,8 @@ pub mod tests {
         assert_eq!(session.speed.len(), 1);
         assert_eq!(session.latency.map(|latency| latency.task_p99), Some(6));
         assert_eq!(session.cpus.first().map(|cpu| (cpu.device_interrupts, cpu.kicks)), Some((7, 9)));
+        assert_eq!(session.heaps.first().map(|heap| heap.live_bytes), Some(400));
+        assert_eq!(session.reserve.map(|reserve| reserve.heap_bytes), Some(524_288));
         assert_eq!(session.problems, [""; 0]);
         assert_eq!(session.end.unwrap().requests, 99);
     }

@@ -37,6 +37,16 @@ pub fn live(event: &Event) -> Option<String> {
             "CPU {}: {} interrupts of devices, {} of its timer, {} kicks",
             cpu.cpu, cpu.device_interrupts, cpu.alarms, cpu.kicks
         )),
+        Event::Heap(heap) => Some(format!(
+            "{} heap: {} blocks with {} bytes, {} blocks leaked, {} allocations, {} failed",
+            heap.heap, heap.live_blocks, heap.live_bytes, heap.leaked_blocks, heap.allocations, heap.failures
+        )),
+        Event::Reserve(reserve) => Some(format!(
+            "reserve for write-back: {} KiB of page frames, {} KiB of the locked heap, used {} times",
+            reserve.frames_bytes >> 10,
+            reserve.heap_bytes >> 10,
+            reserve.used
+        )),
         Event::Problem { what, disk: Some(disk) } => Some(format!("PROBLEM: disk {disk}: {what}")),
         Event::Problem { what, disk: None } => Some(format!("PROBLEM: {what}")),
         _ => None,

@@ -43,6 +43,14 @@ pub fn failures(
         if end.allocations_in_io_path > 0 {
             all.push(format!("{} allocations in the I/O path", end.allocations_in_io_path));
         }
+        if session.heaps.is_empty() {
+            all.push("the image did not tell what its heaps hold".into());
+        }
+        // The image calls a leak a problem itself.
+        if session.problems.is_empty() {
+            let leaks = session.heaps.iter().filter(|heap| heap.leaked_blocks + heap.leaked_bytes > 0);
+            all.extend(leaks.map(|heap| format!("{} bytes of the {} heap leaked", heap.leaked_bytes, heap.heap)));
+        }
         if session.disks.is_empty() {
             all.push("no disk was found".into());
         } else if session.first_io.is_none() {
@@ -183,7 +191,7 @@ mod tests {
 
     #[test]
     fn whatever_is_missing_is_a_failure() {
-        for event in ["hello", "first_io", "found", "read", "speed", "written", "end"] {
+        for event in ["hello", "first_io", "found", "read", "speed", "written", "heap", "end"] {
             assert_ne!(judge(&without(event), GOOD), [""; 0], "{event}");
         }
         assert_eq!(judge(&without("progress"), GOOD), [""; 0]);
@@ -203,7 +211,9 @@ mod tests {
             ("\"flushed\":true", "\"flushed\":false"),
             ("\"verified\":true", "\"verified\":false"),
             ("\"iops\":500", "\"iops\":0"),
-            ("\"failures\":0", "\"failures\":1"),
+            ("\"leaked_bytes\":0", "\"leaked_bytes\":64"),
+            ("\"leaked_blocks\":0", "\"leaked_blocks\":1"),
+            ("{\"event\":\"end\",\"failures\":0", "{\"event\":\"end\",\"failures\":1"),
             ("\"allocations_in_io_path\":0", "\"allocations_in_io_path\":1"),
         ] {
             assert!(A_GOOD_RUN.contains(good), "{good}");

@@ -131,6 +131,8 @@ fn report(voice: Voice, session: &Session, expected: &[Expected], host: &[check:
     }
     session.speed.iter().for_each(|row| voice.event(&json::speed(row)));
     session.latency.iter().for_each(|latency| voice.event(&json::latency(latency)));
+    session.heaps.iter().for_each(|heap| voice.event(&json::heap(heap)));
+    session.reserve.iter().for_each(|reserve| voice.event(&json::reserve(reserve)));
     session.cpus.iter().for_each(|cpu| voice.event(&json::cpu(cpu)));
     voice.event(&json::summary(session, failures));
     text::speed_table(&session.speed).iter().for_each(|line| voice.say(line));

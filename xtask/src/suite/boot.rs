@@ -18,7 +18,7 @@ struct Case {
     more: &'static [&'static str],
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case { name: "q35", machine: "q35", cpus: 2, more: &[] },
     Case { name: "pc", machine: "pc", cpus: 2, more: &[] },
     Case { name: "microvm", machine: "microvm", cpus: 2, more: &[] },
@@ -31,6 +31,7 @@ const CASES: [Case; 6] = [
     },
     Case { name: "q35 with one processor", machine: "q35", cpus: 1, more: &[] },
     Case { name: "q35 with four processors", machine: "q35", cpus: 4, more: &[] },
+    Case { name: "q35 with eight processors", machine: "q35", cpus: 8, more: &[] },
 ];
 
 /// Largest image that is still small, stripped.
@@ -77,6 +78,7 @@ fn boot(case: &Case, kernel: &str, tally: &mut Tally) -> Result<()> {
     tally.check(&format!("{name}: events come in their order"), order(&run));
     tally.check(&format!("{name}: nothing is allocated in the I/O path"), no_allocations(&run));
     tally.check(&format!("{name}: every disk is found"), count(&run));
+    tally.check(&format!("{name}: what its heaps held is freed, and a reserve is kept"), heaps(&run));
     tally.check(&format!("{name}: all processors take part, and take interrupts of the disks"), processors(case, &run));
     tally.check(&format!("{name}: an interrupt's way to a task is measured"), latency(&run));
     for disk in run.events("disk") {
@@ -99,6 +101,18 @@ fn order(run: &Run) -> Result<()> {
 fn no_allocations(run: &Run) -> Result<()> {
     let summary = run.events("summary").next().cloned().unwrap_or_default();
     ensure!(summary["allocations_in_io_path"] == 0, "{summary}");
+    Ok(())
+}
+
+/// Each heap is back at what it held when the image began.
+fn heaps(run: &Run) -> Result<()> {
+    let heaps: Vec<_> = run.events("heap").collect();
+    let names: Vec<_> = heaps.iter().filter_map(|heap| heap["heap"].as_str()).collect();
+    ensure!(names == ["locked", "dma", "backed"], "{names:?}");
+    ensure!(heaps.iter().all(|heap| heap["leaked_blocks"] == 0 && heap["leaked_bytes"] == 0), "{heaps:?}");
+    ensure!(heaps.iter().take(2).all(|heap| heap["allocations"].as_u64() > Some(0)), "{heaps:?}");
+    let reserve = run.events("reserve").next().cloned().unwrap_or_default();
+    ensure!(reserve["frames_bytes"].as_u64() > Some(0) && reserve["heap_bytes"].as_u64() > Some(0), "{reserve}");
     Ok(())
 }
 
