@@ -153,7 +153,7 @@ fn a_good_run_succeeds_and_tells_everything() {
     let ran = Bench::new().run(&(good(true) + &end()), "ro");
     assert!(ran.success, "{}", ran.text);
     let names: Vec<_> = ran.events.iter().map(|event| event["event"].as_str().unwrap()).collect();
-    assert_eq!(names, ["boot", "disk", "summary"]);
+    assert_eq!(names, ["boot", "disk", "heap", "summary"]);
     assert_eq!(ran.event("disk")["sha256"], sha256());
     assert_eq!(ran.event("disk")["sha256_expected"], sha256());
     assert_eq!(ran.event("summary")["result"], "pass");
