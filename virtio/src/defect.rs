@@ -46,6 +46,10 @@ pub(crate) enum Defect {
     IgnoresResponse = 1 << 18,
     /// A bottom half goes on for as long as there is work (A-VSCSI-11).
     NoBudget = 1 << 19,
+    /// Commands that do not end are left alone: nothing goes to the control queue (A-VSCSI-10).
+    NoManagement = 1 << 20,
+    /// That events were lost is not looked at (A-VSCSI-02).
+    IgnoresMissed = 1 << 21,
 }
 
 /// The hazards in force.

@@ -5,6 +5,7 @@
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::{BottomHalf, Task};
@@ -17,7 +18,7 @@ use super::wire::{LunList, OpCode, ReportLuns};
 use super::{Address, Host, HostEvent, HostWatcher, Lun};
 use crate::{BlockDevice, Error};
 
-/// What a scan found.
+/// What a scan found. Disks that were known and are not there any more are told so ([`Event::Removed`](crate::Event::Removed)).
 #[derive(Debug, Default)]
 pub struct Scan {
     /// New disks, in order of target and of the target's own list.
@@ -38,6 +39,10 @@ enum Claim {
 /// Which addresses are taken. The host's watcher: it knows the units but not the host, so that nothing keeps itself alive.
 struct Roster {
     claims: IrqSpinLock<Vec<(Address, Claim)>>,
+    /// How often the host said that something came, or that it does not know what.
+    changes: AtomicU32,
+    /// Who else is told of the host's events.
+    watcher: IrqSpinLock<Option<Arc<dyn HostWatcher>>>,
 }
 
 impl Roster {
@@ -95,6 +100,23 @@ impl Roster {
         drop(before);
     }
 
+    /// The disks of a target.
+    fn disks(&self, target: u16) -> Vec<Arc<Unit>> {
+        (0..).map_while(|at| self.unit(at)).flatten().filter(|unit| unit.address.target == target).collect()
+    }
+
+    /// A disk is not there any more. Another that has its address meanwhile keeps it.
+    fn leave(&self, unit: &Arc<Unit>) {
+        unit.vanish();
+        let mut claims = self.claims.lock();
+        let theirs =
+            |claim: &Claim| matches!(claim, Claim::Disk(weak) if core::ptr::eq(weak.as_ptr(), Arc::as_ptr(unit)));
+        let Some((_, claim)) = claims.iter_mut().find(|(_, claim)| theirs(claim)) else { return };
+        let before = core::mem::replace(claim, Claim::Vacant);
+        drop(claims);
+        drop(before);
+    }
+
     fn unit(&self, at: usize) -> Option<Option<Arc<Unit>>> {
         let claims = self.claims.lock();
         let (_, claim) = claims.get(at)?;
@@ -111,9 +133,17 @@ impl HostWatcher for Roster {
             }
             at += 1;
         }
-        if let HostEvent::Removed(address) = event {
+        match event {
             // The address may be used again by another device.
-            self.settle(address, None);
+            HostEvent::Removed(address) => self.settle(address, None),
+            HostEvent::Added(_) | HostEvent::Rescan => {
+                self.changes.fetch_add(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
+        let watcher = self.watcher.lock().clone();
+        if let Some(watcher) = watcher {
+            watcher.event(cx, event);
         }
     }
 }
@@ -127,12 +157,29 @@ pub struct Bus {
 impl Bus {
     /// Becomes the host's watcher.
     pub fn new(host: Arc<dyn Host>) -> Self {
-        let roster = Arc::new(Roster { claims: IrqSpinLock::new(Rank::CACHE, Vec::new()) });
+        let roster = Arc::new(Roster {
+            claims: IrqSpinLock::new(Rank::CACHE, Vec::new()),
+            changes: AtomicU32::new(0),
+            watcher: IrqSpinLock::new(Rank::CACHE, None),
+        });
         host.watch(Arc::clone(&roster) as Arc<dyn HostWatcher>);
         Self { host, roster }
     }
 
-    /// Looks at every target, and makes a disk of each unit that is one and is not known yet.
+    /// How often the host said that something was added, or that it lost count: when this changes, scan again. Any context.
+    pub fn changes(&self) -> u32 {
+        self.roster.changes.load(Ordering::Acquire)
+    }
+
+    /// Sets who is told of the host's events after the disks were, replacing the one before. It may schedule a scan. Task or bottom-half context.
+    pub fn watch(&self, watcher: Arc<dyn HostWatcher>) {
+        // Dropped after the lock: the last reference may run anything.
+        let before = self.roster.watcher.lock().replace(watcher);
+        drop(before);
+    }
+
+    /// Looks at every target, makes a disk of each unit that is one and is not known yet, and tells the disks that are not there any more.
+    /// Several may run at a time: each new disk is in what one of them found.
     ///
     /// # Errors
     /// Only what concerns the whole host: no memory, or the host is gone.
@@ -140,15 +187,19 @@ impl Bus {
         let mut exchange = Exchange::new(cx, &self.host)?;
         let mut found = Scan::default();
         for target in 0..=self.host.info().max_target {
+            // Before the question: what another scan finds after it is not missing from the answer.
+            let known = self.roster.disks(target);
             match self.luns(&mut exchange, target) {
-                Ok(luns) => {
+                Ok((luns, whole)) => {
+                    let missing = known.iter().filter(|unit| whole && !luns.contains(&unit.address.lun));
+                    missing.for_each(|unit| self.roster.leave(unit));
                     for lun in luns {
                         self.look(&mut exchange, Address { target, lun }, &mut found);
                     }
                 }
                 Err(error) if exchange.gone() == Some(error) || error == Error::NoMemory => return Err(error),
                 // No such target.
-                Err(Error::Removed) => {}
+                Err(Error::Removed) => known.iter().for_each(|unit| self.roster.leave(unit)),
                 Err(error) => found.others.push((Address { target, lun: Lun::ZERO }, error.into())),
             }
         }
@@ -196,8 +247,8 @@ impl Bus {
         }
     }
 
-    /// The target's own list of its units, in its order, without repetitions, each at most the host's highest.
-    fn luns(&self, exchange: &mut Exchange<'_>, target: u16) -> Result<Vec<Lun>, Error> {
+    /// The target's own list of its units, in its order, without repetitions, each at most the host's highest; and whether it is all of them.
+    fn luns(&self, exchange: &mut Exchange<'_>, target: u16) -> Result<(Vec<Lun>, bool), Error> {
         let cdb = ReportLuns {
             op: OpCode::REPORT_LUNS,
             reserved: 0,
@@ -210,7 +261,7 @@ impl Bus {
         let only_zero = Vec::from([Lun::ZERO]);
         match exchange.read(Address { target, lun: Lun::ZERO }, cdb.into(), ANSWER) {
             Ok(answer) => {
-                let Some(list) = LunList::parse(answer) else { return Ok(only_zero) };
+                let Some(list) = LunList::parse(answer) else { return Ok((only_zero, false)) };
                 let max = self.host.info().max_lun;
                 let mut luns = Vec::new();
                 for lun in list.luns().filter(|lun| lun.number() <= max) {
@@ -221,10 +272,10 @@ impl Bus {
                 if list.is_cut() {
                     log::warn!("target {target} has more logical units than are looked at");
                 }
-                Ok(luns)
+                Ok((luns, !list.is_cut()))
             }
             // From before SPC-2: one unit.
-            Err(Error::Unsupported) => Ok(only_zero),
+            Err(Error::Unsupported) => Ok((only_zero, false)),
             Err(error) => Err(error),
         }
     }

@@ -296,3 +296,31 @@ fn places_on_the_roster_are_used_again() {
         assert!(bus.roster.claims.lock().len() <= 2);
     });
 }
+
+/// A disk that a target does not list any more is told so, once, and its address is free; the others are left alone.
+#[test]
+fn a_disk_that_is_not_listed_any_more_is_gone() {
+    machine().run(|cx| {
+        let host = MockHost::new(4, [0, 5, 6].map(|lun| (lun, Model::new(100, 512))));
+        let bus = Bus::new(host.clone());
+        let disks = bus.scan(cx).unwrap().disks;
+        let leavers: Vec<_> = disks
+            .iter()
+            .map(|disk| {
+                let told = std::sync::atomic::AtomicU32::new(1);
+                let leaver = Arc::new(Leaver { host: host.clone(), takes: disk.address(), told });
+                crate::BlockDevice::watch(&**disk, leaver.clone());
+                leaver
+            })
+            .collect();
+        let five = disks[1].address();
+        host.state.lock().unwrap().units.remove(&five);
+        assert!(bus.scan(cx).unwrap().disks.is_empty());
+        assert!(bus.scan(cx).unwrap().disks.is_empty());
+        cx.run_pending();
+        let told: Vec<_> = leavers.iter().map(|l| l.told.load(std::sync::atomic::Ordering::Relaxed) - 1).collect();
+        assert_eq!(told, [0, 1, 0]);
+        host.state.lock().unwrap().units.insert(five, Model::new(200, 512));
+        assert_eq!(numbers(&bus.scan(cx).unwrap()), [5], "another disk of that address is found");
+    });
+}

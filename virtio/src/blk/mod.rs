@@ -24,7 +24,7 @@ use undercroft_hal::{Duration, Instant, Task};
 
 use crate::ProbeError;
 use crate::defect::Defects;
-use crate::device::{Plan, Running, depth, feature_names, queue_size, request_queues, route, start};
+use crate::device::{Plan, RequestQueues, Running, feature_names, route, start};
 use crate::transport::{Transport, setup_with};
 use crate::wire::Features;
 use protocol::{Blk, Serial};
@@ -82,14 +82,11 @@ impl VirtioBlk {
         let features = BlkFeatures::from_bits_retain(bits);
         let place = transport.place();
         let mut shape = config::read_shape(&*transport, features)?;
-        let queues = request_queues(&mut *transport, 0, shape.queues);
-        let max_size = queue_size(queues);
-        let size = transport.queue_max_size(0).min(max_size);
-        shape.info.queues = queues;
-        shape.info.depth = u32::from(queues) * depth(bits, size, &mut shape.info.limits);
+        let queues = RequestQueues::plan(&mut *transport, bits, 0, shape.queues, &mut shape.info.limits);
+        (shape.info.queues, shape.info.depth) = (queues.count, queues.depth);
         let shift = if defects.has(crate::defect::Defect::ScalesSectors) { 0 } else { shape.shift };
         let protocol = Blk::new(shape.info, features, shift);
-        let plan = Plan { features: bits, queues, special: 0, max_size, defects };
+        let plan = Plan { features: bits, queues: queues.count, special: 0, max_size: queues.max_size, defects };
         let running = start(cx, transport, plan, protocol)?;
         let serial = identify(cx, &running)?;
         let identity = Identity {
@@ -100,7 +97,7 @@ impl VirtioBlk {
             interrupts: running.interrupts.clone(),
             transport: feature_names(bits),
         };
-        Ok(Self { running, identity, route: route(0, queues) })
+        Ok(Self { running, identity, route: route(0, queues.count) })
     }
 }
 

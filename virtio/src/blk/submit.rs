@@ -1,12 +1,11 @@
 //! A request's way to the device. Any context.
 
-use undercroft_block::{Error, Op, Refusal, Rejected, Request, Tag};
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_block::{Op, Refusal, Rejected, Request, Tag};
 
 use super::protocol::{Blk, Slot, frame};
 use super::wire::{Header, ID_BYTES, Range, RequestStatus, RequestType};
 use crate::defect::Defect;
-use crate::device::{Device, Life, QueueState};
+use crate::device::{Device, QueueState};
 use crate::queue::{AddError, Buffer};
 
 #[cold]
@@ -19,13 +18,10 @@ pub(super) fn submit(device: &Device<Blk>, index: usize, request: Request) -> Re
     if let Err(error) = request.check(&device.protocol.info()) {
         return Err(refuse(request, Refusal::Invalid(error)));
     }
-    let Some(queue) = device.queue(index) else { return Err(refuse(request, Refusal::Gone(Error::Broken))) };
-    let mut state = queue.state.lock();
-    match state.life {
-        Life::Running => {}
-        Life::Stopping => return Err(refuse(request, Refusal::Gone(Error::Reset))),
-        Life::Dead(error) => return Err(refuse(request, Refusal::Gone(error))),
-    }
+    let (queue, mut state) = match device.admit(index) {
+        Ok(admitted) => admitted,
+        Err(why) => return Err(refuse(request, why)),
+    };
     if request.op == Op::Flush && !device.protocol.flushes() {
         // Nothing is cached: what was written is durable. The completion still comes from the bottom half.
         if !state.has_room_without_device() {
@@ -37,22 +33,11 @@ pub(super) fn submit(device: &Device<Blk>, index: usize, request: Request) -> Re
         queue.work.schedule();
         return Ok(Tag::from_bits(0));
     }
-    if device.defects.has(Defect::AllocatesPerRequest) && DmaBuf::new(64, DmaConstraints::ANY).is_err() {
-        drop(state);
-        return Err(refuse(request, Refusal::Gone(Error::NoMemory)));
-    }
     let preset = !device.defects.has(Defect::StatusNotPreset);
     match add(&mut state, &request, device.protocol.shift, preset) {
         Ok(head) => Ok(state.slots.put(head, Slot::Request(request.accept()))),
         Err(error) => {
-            let why = match error {
-                AddError::Full => {
-                    state.starved = true;
-                    Refusal::Full
-                }
-                AddError::BadChain => Refusal::Invalid(Error::TooLarge),
-                AddError::Broken(_) => Refusal::Gone(Error::Broken),
-            };
+            let why = state.refusal(error);
             drop(state);
             Err(refuse(request, why))
         }

@@ -19,7 +19,7 @@ mod start;
 
 pub(crate) use frames::Frames;
 pub(crate) use queue::{Life, Queue, QueueState};
-pub(crate) use shape::{depth, feature_names, queue_size, request_queues, route};
+pub(crate) use shape::{RequestQueues, feature_names, route};
 pub(crate) use slots::Slots;
 pub(crate) use start::{Plan, Running, TABLE_LEN, start};
 
@@ -27,10 +27,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use undercroft_block::Error;
-#[cfg(test)]
-use undercroft_hal::sync::IrqSpinGuard;
-use undercroft_hal::sync::{IrqSpinLock, assert_unlocked};
+use undercroft_block::{Error, Refusal};
+use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_hal::sync::{IrqSpinGuard, IrqSpinLock, assert_unlocked};
 use undercroft_hal::work::Turn;
 use undercroft_hal::{BottomHalf, cpu};
 
@@ -74,6 +73,10 @@ pub(crate) trait Protocol: Send + Sync + Sized + 'static {
     fn over(&self, cx: &BottomHalf);
 }
 
+/// A queue with its lock held.
+pub(crate) type Admitted<'a, P> =
+    (&'a Queue<<P as Protocol>::Slot>, IrqSpinGuard<'a, QueueState<<P as Protocol>::Slot>>);
+
 /// A device in use.
 pub(crate) struct Device<P: Protocol> {
     pub(crate) protocol: P,
@@ -90,6 +93,25 @@ impl<P: Protocol> Device<P> {
     #[inline]
     pub(crate) fn queue(&self, index: usize) -> Option<&Queue<P::Slot>> {
         self.queues.get(index)
+    }
+
+    /// The queue of that number with its lock held, if it takes requests: the first thing that every submitter asks. Any context.
+    ///
+    /// # Errors
+    /// What to give the request back with.
+    #[inline]
+    pub(crate) fn admit(&self, index: usize) -> Result<Admitted<'_, P>, Refusal> {
+        let queue = self.queues.get(index).ok_or(Refusal::Gone(Error::Broken))?;
+        let state = queue.state.lock();
+        match state.life {
+            Life::Running => {}
+            Life::Stopping => return Err(Refusal::Gone(Error::Reset)),
+            Life::Dead(error) => return Err(Refusal::Gone(error)),
+        }
+        if self.defects.has(Defect::AllocatesPerRequest) && DmaBuf::new(64, DmaConstraints::ANY).is_err() {
+            return Err(Refusal::Gone(Error::NoMemory));
+        }
+        Ok((queue, state))
     }
 
     /// Completes what a queue's device has returned. The queue's bottom half.

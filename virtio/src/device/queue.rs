@@ -3,12 +3,12 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
-use undercroft_block::Error;
+use undercroft_block::{Error, Refusal};
 use undercroft_hal::sync::IrqSpinLock;
 use undercroft_hal::work::BottomHalfWork;
 
 use super::{Frames, Slots};
-use crate::queue::{SharedRing, Split};
+use crate::queue::{AddError, SharedRing, Split};
 use crate::transport::Doorbell;
 
 /// Where a queue is in its device's life.
@@ -100,6 +100,19 @@ impl<S> QueueState<S> {
     pub(super) fn end_service(&mut self) -> bool {
         self.serving = false;
         self.ring.publish()
+    }
+
+    /// What a submitter is told of a chain that was not added.
+    #[cold]
+    pub(crate) fn refusal(&mut self, error: AddError) -> Refusal {
+        match error {
+            AddError::Full => {
+                self.starved = true;
+                Refusal::Full
+            }
+            AddError::BadChain => Refusal::Invalid(Error::TooLarge),
+            AddError::Broken(_) => Refusal::Gone(Error::Broken),
+        }
     }
 
     /// Whether [`QueueState::finish_without_device`] has room.

@@ -16,8 +16,35 @@ const MIN_DESCRIPTORS: u16 = 64;
 /// Descriptors of a special queue: its chains are short and few.
 pub(super) const SPECIAL_DESCRIPTORS: u16 = 16;
 
+/// The request queues of a device: how many, how large, and how much they hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestQueues {
+    /// How many are used.
+    pub(crate) count: u16,
+    /// Descriptors of one at most.
+    pub(crate) max_size: u16,
+    /// Requests in flight over all of them.
+    pub(crate) depth: u32,
+}
+
+impl RequestQueues {
+    /// Of a device that has `offered` of them after `special` others; `limits` are cut to what fits in one.
+    pub(crate) fn plan(
+        transport: &mut dyn Transport,
+        features: u64,
+        special: u16,
+        offered: u16,
+        limits: &mut Limits,
+    ) -> Self {
+        let count = request_queues(transport, special, offered);
+        let max_size = queue_size(count);
+        let size = transport.queue_max_size(special).min(max_size);
+        Self { count, max_size, depth: u32::from(count) * depth(features, size, limits) }
+    }
+}
+
 /// How many request queues to use: one per CPU, as many as the device has and can tell apart by vectors. They follow `special` others.
-pub(crate) fn request_queues(transport: &mut dyn Transport, special: u16, offered: u16) -> u16 {
+fn request_queues(transport: &mut dyn Transport, special: u16, offered: u16) -> u16 {
     // One vector is for changes of the configuration.
     let vectors = transport.vectors().saturating_sub(1 + special).max(1);
     let wanted = offered.min(cpu::count().clamp(1, MAX_CPUS) as u16).min(vectors).max(1);
@@ -26,12 +53,12 @@ pub(crate) fn request_queues(transport: &mut dyn Transport, special: u16, offere
 }
 
 /// Descriptors of each of `queues` request queues at most: a power of two.
-pub(crate) fn queue_size(queues: u16) -> u16 {
+fn queue_size(queues: u16) -> u16 {
     1 << (MAX_DESCRIPTORS / queues.max(1)).max(MIN_DESCRIPTORS).ilog2()
 }
 
 /// Requests that a queue of `size` descriptors holds, with the limits cut to what fits in one.
-pub(crate) fn depth(features: u64, size: u16, limits: &mut Limits) -> u32 {
+fn depth(features: u64, size: u16, limits: &mut Limits) -> u32 {
     if Features::from_bits_retain(features).contains(Features::INDIRECT_DESC) {
         return u32::from(size);
     }

@@ -52,6 +52,17 @@ impl<S> Slots<S> {
         tag(self.queue, head, generation.wrapping_add(1))
     }
 
+    /// What is in flight under `tag`, if that use of its slot is not over.
+    pub(crate) fn get(&self, tag: Tag) -> Option<&S> {
+        let slot = self.slots.get(usize::from(tag.index())).filter(|slot| slot.generation == tag.generation())?;
+        if tag.queue() == self.queue { slot.value.as_ref() } else { None }
+    }
+
+    /// All that is in flight.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &S> {
+        self.slots.iter().filter_map(|slot| slot.value.as_ref())
+    }
+
     /// Takes what `head` carried.
     #[inline]
     pub(crate) fn take(&mut self, head: u16) -> Option<S> {

@@ -1,12 +1,13 @@
 //! virtio-scsi (virtio 1.2, 5.6): a SCSI host for [`undercroft_block::scsi`].
 //!
 //! Request queues are one per CPU as far as the device has them. The event queue's buffers are posted at the start and go back at once
-//! when one was used. The control queue is set up for task management. The path of a command allocates nothing.
+//! when one was used. The control queue carries task management: aborts and resets. The path of a command allocates nothing.
 //!
 //! Made in task context; used as [`Host`] says.
 
 mod config;
 mod events;
+mod manage;
 mod protocol;
 mod submit;
 pub mod wire;
@@ -18,15 +19,16 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use undercroft_block::Tag;
-use undercroft_block::scsi::{Command, Host, HostIdentity, HostInfo, HostWatcher, Refused};
+use undercroft_block::scsi::{Command, Host, HostIdentity, HostInfo, HostWatcher, Managed, Management, Refused};
 use undercroft_hal::Task;
 use undercroft_hal::cpu::{self, MAX_CPUS};
 
 use crate::ProbeError;
 use crate::defect::Defects;
-use crate::device::{Plan, Running, depth, feature_names, queue_size, request_queues, route, start};
+use crate::device::{Plan, RequestQueues, Running, feature_names, route, start};
 use crate::transport::{Transport, setup_with};
 use crate::wire::Features;
+pub use manage::ManagementCounts;
 pub use protocol::EventCounts;
 use protocol::Scsi;
 use wire::{ScsiFeatures, queue};
@@ -71,12 +73,9 @@ impl VirtioScsi {
         config::fix_sizes(&mut *transport)?;
         let mut shape = config::read_shape(&*transport)?;
         let special = queue::REQUEST;
-        let queues = request_queues(&mut *transport, special, shape.queues);
-        let max_size = queue_size(queues);
-        let size = transport.queue_max_size(special).min(max_size);
-        shape.info.queues = queues;
-        shape.info.depth = u32::from(queues) * depth(bits, size, &mut shape.info.limits);
-        let plan = Plan { features: bits, queues: special + queues, special, max_size, defects };
+        let queues = RequestQueues::plan(&mut *transport, bits, special, shape.queues, &mut shape.info.limits);
+        (shape.info.queues, shape.info.depth) = (queues.count, queues.depth);
+        let plan = Plan { features: bits, queues: special + queues.count, special, max_size: queues.max_size, defects };
         let controller = transport.place();
         let running = start(cx, transport, plan, Scsi::new(shape.event_bytes))?;
         if let Some(events) = running.device.queue(usize::from(queue::EVENT)) {
@@ -93,7 +92,12 @@ impl VirtioScsi {
             interrupts: running.interrupts.clone(),
             transport: feature_names(bits),
         };
-        Ok(Self { running, identity, info: shape.info, route: route(special, queues) })
+        Ok(Self { running, identity, info: shape.info, route: route(special, queues.count) })
+    }
+
+    /// What became of task management so far. Any context.
+    pub fn management_counts(&self) -> ManagementCounts {
+        self.running.device.protocol.management.counts()
     }
 
     /// What happened to the host's events so far. Any context.
@@ -125,6 +129,14 @@ impl Host for VirtioScsi {
         if let Some(queue) = self.running.device.queue(self.here()) {
             queue.commit();
         }
+    }
+
+    fn cancel(&self, tag: Tag) -> bool {
+        self.manage(Management::Abort(tag)) == Managed::Asked
+    }
+
+    fn manage(&self, what: Management) -> Managed {
+        manage::manage(&self.running.device, what)
     }
 
     fn watch(&self, watcher: Arc<dyn HostWatcher>) {

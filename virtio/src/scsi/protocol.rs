@@ -9,8 +9,9 @@ use undercroft_hal::BottomHalf;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 
 use super::events;
+use super::manage::{self, Manager};
 use super::wire::{self, CommandAnswer, ResponseCode, SENSE_SIZE};
-use crate::defect::Defect;
+use crate::defect::{Defect, Defects};
 use crate::device::{Breach, Device, Frames, Protocol};
 use crate::queue::Used;
 use crate::transport::Transport;
@@ -36,6 +37,8 @@ pub(super) enum Slot {
     Command(Command),
     /// An empty buffer, on the event queue.
     Event,
+    /// A question on the control queue.
+    Management,
 }
 
 /// A command's answer, out of shared memory.
@@ -56,6 +59,8 @@ pub(super) enum Reply {
     Sense(Answer, [u8; SENSE_SIZE]),
     /// An event; `None` if the device did not write a whole one.
     Event(Option<wire::Event>),
+    /// To task management.
+    Management(ResponseCode),
 }
 
 /// What happened to a host's events, since its start.
@@ -73,6 +78,7 @@ pub(super) struct Scsi {
     received: AtomicU64,
     missed: AtomicU64,
     watcher: IrqSpinLock<Option<Arc<dyn HostWatcher>>>,
+    pub(super) management: Manager,
 }
 
 impl Scsi {
@@ -82,6 +88,7 @@ impl Scsi {
             received: AtomicU64::new(0),
             missed: AtomicU64::new(0),
             watcher: IrqSpinLock::new(Rank::new(34), None),
+            management: Manager::default(),
         }
     }
 
@@ -102,10 +109,10 @@ impl Scsi {
         }
     }
 
-    fn event(&self, cx: &BottomHalf, event: Option<&wire::Event>) {
+    fn event(&self, cx: &BottomHalf, event: Option<&wire::Event>, defects: Defects) {
         self.received.fetch_add(1, Ordering::Relaxed);
         let told = events::read(event);
-        if told.missed {
+        if told.missed && !defects.has(Defect::IgnoresMissed) {
             self.missed.fetch_add(1, Ordering::Relaxed);
             self.tell(cx, HostEvent::Rescan);
         }
@@ -159,6 +166,10 @@ impl Protocol for Scsi {
             let whole = used.len as usize >= size_of::<wire::Event>();
             return Ok(Reply::Event(whole.then(|| frames.read(used.head, frame::HEAD))));
         }
+        if let Slot::Management = slot {
+            let response = ResponseCode(frames.read(used.head, frame::ANSWER));
+            return if response == ResponseCode::UNTOUCHED { Err(Breach) } else { Ok(Reply::Management(response)) };
+        }
         let answer: CommandAnswer = frames.read(used.head, frame::ANSWER);
         let response = ResponseCode(answer.response);
         // A device that returns a chain without a response has not carried it out, and may still do so.
@@ -178,15 +189,20 @@ impl Protocol for Scsi {
             Slot::Command(command) => match reply {
                 Reply::Command(answer) => command.finish(cx, &outcome(device, answer, &[])),
                 Reply::Sense(answer, sense) => command.finish(cx, &outcome(device, answer, sense)),
-                Reply::Event(_) => command.finish(cx, &Outcome::failed(Response::Broken)),
+                Reply::Event(_) | Reply::Management(_) => command.finish(cx, &Outcome::failed(Response::Broken)),
             },
+            Slot::Management => {
+                if let Reply::Management(response) = reply {
+                    manage::answered(device, *response);
+                }
+            }
             Slot::Event => {
                 // The buffer goes back first: the device must not lose events while this one is acted on.
                 if !device.defects.has(Defect::KeepsEventBuffers) {
                     events::post(device, queue);
                 }
                 if let Reply::Event(event) = reply {
-                    self.event(cx, event.as_ref());
+                    self.event(cx, event.as_ref(), device.defects);
                 }
             }
         }
@@ -204,8 +220,10 @@ impl Protocol for Scsi {
             Error::Broken => Response::Broken,
             _ => Response::Reset,
         };
-        if let Slot::Command(command) = slot {
-            command.finish(cx, &Outcome::failed(response));
+        match slot {
+            Slot::Command(command) => command.finish(cx, &Outcome::failed(response)),
+            Slot::Management => self.management.forget(),
+            Slot::Event => {}
         }
     }
 

@@ -1,13 +1,12 @@
 //! A command's way to the device. Any context.
 
-use undercroft_block::scsi::{Command, Direction, Refused};
+use undercroft_block::scsi::{Address, Command, Direction, Refused};
 use undercroft_block::{Error, Refusal, Tag};
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 
 use super::protocol::{Scsi, Slot, frame};
 use super::wire::{ANSWER_BYTES, COMMAND_HEAD_BYTES, CommandAnswer, CommandHead, ResponseCode};
 use crate::defect::{Defect, Defects};
-use crate::device::{Device, Life, QueueState};
+use crate::device::{Device, QueueState};
 use crate::queue::{AddError, Buffer};
 
 #[cold]
@@ -26,32 +25,26 @@ pub(super) fn submit(
     if address.target > max_target || address.lun.number() > max_lun {
         return Err(refuse(command, Refusal::Invalid(Error::OutOfRange)));
     }
-    let Some(queue) = device.queue(index) else { return Err(refuse(command, Refusal::Gone(Error::Broken))) };
-    let mut state = queue.state.lock();
-    match state.life {
-        Life::Running => {}
-        Life::Stopping => return Err(refuse(command, Refusal::Gone(Error::Reset))),
-        Life::Dead(error) => return Err(refuse(command, Refusal::Gone(error))),
-    }
-    if device.defects.has(Defect::AllocatesPerRequest) && DmaBuf::new(64, DmaConstraints::ANY).is_err() {
-        drop(state);
-        return Err(refuse(command, Refusal::Gone(Error::NoMemory)));
-    }
+    let mut state = match device.admit(index) {
+        Ok((_, state)) => state,
+        Err(why) => return Err(refuse(command, why)),
+    };
     match add(&mut state, &command, device.defects) {
         Ok(head) => Ok(state.slots.put(head, Slot::Command(command))),
         Err(error) => {
-            let why = match error {
-                AddError::Full => {
-                    state.starved = true;
-                    Refusal::Full
-                }
-                AddError::BadChain => Refusal::Invalid(Error::TooLarge),
-                AddError::Broken(_) => Refusal::Gone(Error::Broken),
-            };
+            let why = state.refusal(error);
             drop(state);
             Err(refuse(command, why))
         }
     }
+}
+
+/// A unit's address as commands carry it: 1, target, two bytes of a single-level LUN structure, zeroes (5.6.6.1).
+#[inline]
+pub(super) fn unit(address: Address, defects: Defects) -> [u8; 8] {
+    let [high, low, ..] = address.lun.to_bytes();
+    let high = if defects.has(Defect::OneByteLun) { 0 } else { high };
+    [1, address.target as u8, high, low, 0, 0, 0, 0]
 }
 
 /// Writes the command's frame and chain: head, data out, answer, data in (5.6.6.1).
@@ -61,15 +54,12 @@ fn add(state: &mut QueueState<Slot>, command: &Command, defects: Defects) -> Res
     let pieces = command.pieces();
     let mut chain = ring.chain(u16::try_from(pieces.len()).unwrap_or(u16::MAX - 2).saturating_add(2))?;
     let head = chain.head();
-    let address = command.address();
-    let [high, low, ..] = address.lun.to_bytes();
-    let high = if defects.has(Defect::OneByteLun) { 0 } else { high };
     let id = if defects.has(Defect::SameTag) { 0 } else { slots.next_tag(head).to_bits() };
     frames.write(
         head,
         frame::HEAD,
         CommandHead {
-            lun: [1, address.target as u8, high, low, 0, 0, 0, 0],
+            lun: unit(command.address(), defects),
             // Unique among all commands in flight on all queues: hosts tell commands apart by it.
             id: id.into(),
             task_attribute: 0,

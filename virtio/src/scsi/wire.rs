@@ -132,8 +132,45 @@ impl ResponseCode {
     pub const NEXUS_FAILURE: Self = Self(8);
     /// Something failed.
     pub const FAILURE: Self = Self(9);
+    /// To task management: done, with something to end.
+    pub const FUNCTION_SUCCEEDED: Self = Self(10);
+    /// To task management: the device does not do this.
+    pub const FUNCTION_REJECTED: Self = Self(11);
+    /// To task management: there is no such unit.
+    pub const INCORRECT_LUN: Self = Self(12);
     /// No device writes this: what the driver puts there to see whether one wrote anything.
     pub const UNTOUCHED: Self = Self(0xff);
+}
+
+/// A request for task management, on the control queue (5.6.6.2). Its answer is one [`ResponseCode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ManagementRequest {
+    /// Zero: task management.
+    pub kind: U32,
+    /// What to do.
+    pub function: ManagementFunction,
+    /// The logical unit, as in a command.
+    pub lun: [u8; 8],
+    /// The command that is meant, where one is.
+    pub id: U64,
+}
+
+const _: () = assert!(size_of::<ManagementRequest>() == 24 && offset_of!(ManagementRequest, lun) == 8);
+const _: () = assert!(offset_of!(ManagementRequest, function) == 4 && offset_of!(ManagementRequest, id) == 16);
+
+/// A task management function (5.6.6.2). Open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(transparent)]
+pub struct ManagementFunction(pub U32);
+
+impl ManagementFunction {
+    /// Ends one command.
+    pub const ABORT_TASK: Self = Self(U32::new(0));
+    /// Ends all commands of a target's units and resets them.
+    pub const I_T_NEXUS_RESET: Self = Self(U32::new(4));
+    /// Ends all commands of a unit and resets it.
+    pub const LOGICAL_UNIT_RESET: Self = Self(U32::new(5));
 }
 
 /// An event (5.6.6.3).

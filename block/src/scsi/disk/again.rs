@@ -78,6 +78,7 @@ impl Unit {
 
     /// Sends what is due, each at most once per turn.
     fn pump_parked(self: Arc<Self>, cx: &BottomHalf) -> Turn {
+        self.tell_vanished(cx);
         let mut left = self.parked.lock().len();
         while left > 0 {
             left -= 1;

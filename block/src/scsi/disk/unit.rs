@@ -63,6 +63,8 @@ pub(in crate::scsi) struct Unit {
     /// A submitter was refused and waits for room.
     refused: AtomicBool,
     gone: AtomicBool,
+    /// A scan has not found it any more, and its watcher is to be told.
+    vanished: AtomicBool,
     sync: AtomicU8,
     /// The caching page does not say that there is a cache (any more).
     may_have_no_cache: AtomicBool,
@@ -102,6 +104,7 @@ impl Unit {
                 in_flight: AtomicU32::new(0),
                 refused: AtomicBool::new(false),
                 gone: AtomicBool::new(false),
+                vanished: AtomicBool::new(false),
                 sync: AtomicU8::new(Sync::Ten as u8),
                 may_have_no_cache: AtomicBool::new(shape.write_cache != Some(true)),
                 written: AtomicU64::new(0),
@@ -263,6 +266,21 @@ impl Unit {
         }
         if notices.contains(Notices::CAPACITY) {
             self.tell(cx, Event::Resized);
+        }
+    }
+
+    /// The unit is not there any more, as a scan found: takes nothing any more, and tells its watcher from a bottom half. Any context.
+    pub fn vanish(&self) {
+        if !self.gone.swap(true, Ordering::AcqRel) {
+            self.vanished.store(true, Ordering::Release);
+            self.pump.schedule();
+        }
+    }
+
+    /// Tells of [`Unit::vanish`], once.
+    pub(super) fn tell_vanished(&self, cx: &BottomHalf) {
+        if self.vanished.swap(false, Ordering::AcqRel) {
+            self.tell(cx, Event::Removed);
         }
     }
 

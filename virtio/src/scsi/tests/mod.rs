@@ -2,6 +2,8 @@
 
 mod disks;
 mod hazards;
+mod hotplug;
+mod management;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
