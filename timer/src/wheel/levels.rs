@@ -1,8 +1,8 @@
 //! Where a time belongs: ticks, levels and slots, as pure arithmetic.
 //!
 //! Time is counted in ticks of 2^shift nanoseconds. Level k has 64 slots; a slot holds a *granule*, 8^k ticks long and counted from time
-//! zero. A tick is held by the lowest level on which its granule is at most 63 after the clock's: on that level no two granules that
-//! may be in use at a time share a slot, however the clock moves up to the first of them.
+//! zero. A tick is held by a level on which it is less than 63 granules away, so its granule is at most the 63rd after the clock's: no
+//! two granules that may be in use at a time share a slot, however the clock moves up to the first of them.
 
 use super::broken::{Defect, is};
 
@@ -10,8 +10,6 @@ use super::broken::{Defect, is};
 pub(super) const SLOTS: usize = 64;
 /// Each level is 2^3 times as coarse as the one below.
 const COARSER: u32 = 3;
-/// A granule this many before its own fits whole into the level below.
-const AHEAD: u64 = 7;
 /// The largest shift: a tick of four seconds.
 pub(super) const MAX_SHIFT: u32 = 32;
 /// Levels of the finest tick.
@@ -30,12 +28,14 @@ pub(super) const fn levels(shift: u32) -> usize {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticks {
     shift: u32,
+    /// A tick's nanoseconds but one.
+    round: u64,
 }
 
 impl Ticks {
     pub(super) const fn new(shift: u32) -> Self {
         assert!(shift <= MAX_SHIFT, "a tick has at most 2^32 ns");
-        Self { shift }
+        Self { shift, round: (1 << shift) - 1 }
     }
 
     const fn last(self) -> u64 {
@@ -45,12 +45,9 @@ impl Ticks {
     /// The first tick at which `deadline` has passed: rounded up, so that nothing is early.
     #[inline]
     pub(super) fn of_deadline(self, deadline: u64) -> u64 {
-        let whole = deadline >> self.shift;
-        if is(Defect::RoundedDown) {
-            return whole;
-        }
-        let rest = deadline & ((1 << self.shift) - 1);
-        (whole + u64::from(rest != 0)).min(self.last())
+        let up = if is(Defect::RoundedDown) { 0 } else { self.round };
+        // What is too late for a whole tick ends in the last.
+        deadline.saturating_add(up) >> self.shift
     }
 
     /// The last tick that has begun at `now`.
@@ -84,10 +81,11 @@ pub(super) const fn start(level: usize, granule: u64) -> u64 {
     granule << (COARSER * level as u32)
 }
 
-/// The first tick at which all of a granule fits into the level below.
+/// The first tick at which a granule should be moved down: half its length before it begins. Most of it fits two levels below then, and
+/// all of it one below. Sooner, everything would have to be moved more often, and more that will be stopped before it is due.
 #[inline]
 pub(super) const fn open(level: usize, granule: u64) -> u64 {
-    start(level, granule.saturating_sub(AHEAD))
+    start(level, granule).saturating_sub(length(level) / 2)
 }
 
 /// The slot of a granule.
@@ -96,14 +94,26 @@ pub(super) const fn slot(granule: u64) -> usize {
     (granule % SLOTS as u64) as usize
 }
 
-/// The level for a tick after the clock's.
+/// By leading zeros of a distance.
+const LEVELS: [u8; 64] = {
+    let mut table = [0; 64];
+    let mut zeros = 0;
+    while zeros < 64 {
+        table[zeros as usize] = (64 - zeros as u32).saturating_sub(6).div_ceil(COARSER) as u8;
+        zeros += 1;
+    }
+    table
+};
+
+/// The level for a tick after the clock's: less than 63 granules away there, and more than 7 on any but the lowest. The top level has
+/// slots for all granules that there are.
 #[inline]
-pub(super) fn level(clock: u64, tick: u64) -> usize {
+pub(super) fn level(clock: u64, tick: u64, top: usize) -> usize {
     debug_assert!(tick > clock);
-    let bits = u64::BITS - (tick - clock).leading_zeros();
-    // The distance is less than 64 granules, so 64 at most lie between the two.
-    let level = bits.saturating_sub(6).div_ceil(COARSER) as usize;
-    level + usize::from(granule(level, tick) - granule(level, clock) >= SLOTS as u64)
+    let distance = if is(Defect::ReachFromZero) { tick } else { tick - clock };
+    // Less than 64 granules with 1/32 on top of it: then it is less than 63, and the end of it within 63 granules of the clock's.
+    let more = distance.saturating_add(distance >> 5);
+    usize::from(LEVELS[(more.leading_zeros() & 63) as usize]).min(top)
 }
 
 /// Of the slots in a bit map of a level, the granule of the first from the clock on.

@@ -21,6 +21,7 @@ use core::ptr::NonNull;
 pub use list::Links;
 pub use step::TOUCHED;
 
+use broken::{Defect, is};
 use levels::{MAX_LEVELS, Ticks};
 use list::{DUE, NOWHERE, Node, OVERDUE, Queue};
 use slots::{Left, Place, Slots};
@@ -88,12 +89,12 @@ impl Wheel {
         node.set_deadline(deadline);
         self.armed += 1;
         let tick = self.ticks.of_deadline(deadline);
-        let mut event = tick;
-        if tick <= self.clock {
+        let mut event = if is(Defect::EventAsAsked) { self.ticks.of_now(deadline) } else { tick };
+        if self.is_past(tick) {
             self.overdue.push(node);
             event = self.clock;
         } else {
-            let place = Place::of(self.clock, tick);
+            let place = self.slots.place(self.clock, tick);
             if self.slots.link(node, place, tick) && place.level > 0 {
                 event = event.min(self.ahead(place));
             }
@@ -101,6 +102,14 @@ impl Wheel {
         let earlier = event < self.next || event == u64::MAX;
         self.next = self.next.min(event);
         earlier
+    }
+
+    #[inline]
+    fn is_past(&self, tick: u64) -> bool {
+        if is(Defect::SignedTicks) {
+            return (tick as i32).wrapping_sub(self.clock as i32) <= 0;
+        }
+        tick <= self.clock
     }
 
     /// Takes out a node.
@@ -113,7 +122,8 @@ impl Wheel {
         let node = unsafe { Node::new(node) };
         // An event that went with it.
         let mut event = u64::MAX;
-        match node.place() {
+        let place = if is(Defect::PlaceFromDeadline) { self.place_from(node.deadline()) } else { node.place() };
+        match place {
             NOWHERE => return debug_assert!(false, "the node is in no wheel"),
             DUE => self.due.unlink(node),
             OVERDUE => {
@@ -133,6 +143,12 @@ impl Wheel {
         if event <= self.next {
             self.next = self.event();
         }
+    }
+
+    /// What [`Defect::PlaceFromDeadline`] believes.
+    fn place_from(&self, deadline: u64) -> u16 {
+        let tick = self.ticks.of_deadline(deadline);
+        if tick <= self.clock { OVERDUE } else { self.slots.place(self.clock, tick).index() as u16 }
     }
 
     /// When a step will have something to do, in nanoseconds: the earliest deadline, rounded up to its tick, or an earlier time at which

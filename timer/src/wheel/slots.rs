@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::broken::{Defect, is};
 use super::levels::{self, MAX_LEVELS, SLOTS};
 use super::list::{List, Node};
 
@@ -13,7 +14,7 @@ pub(super) const MANY: u32 = 8;
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     list: List,
-    /// No node's tick is less. Valid while there is a node.
+    /// No node's tick is less.
     low: u64,
     count: u32,
 }
@@ -21,6 +22,8 @@ struct Slot {
 /// The slots, in the order of places.
 #[derive(Debug)]
 pub(super) struct Slots {
+    /// The highest level.
+    top: usize,
     slots: Box<[Slot]>,
     /// Levels with a node.
     in_use: u32,
@@ -38,15 +41,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Where a tick after the clock's belongs.
+    /// Its number among all slots.
     #[inline]
-    pub(super) fn of(clock: u64, tick: u64) -> Self {
-        let level = levels::level(clock, tick);
-        Self { level, granule: levels::granule(level, tick) }
-    }
-
-    #[inline]
-    fn index(self) -> usize {
+    pub(super) fn index(self) -> usize {
         self.level * SLOTS + levels::slot(self.granule)
     }
 }
@@ -64,9 +61,17 @@ pub(super) enum Left {
 
 impl Slots {
     pub(super) fn new(shift: u32) -> Self {
-        let empty = Slot { list: List::EMPTY, low: 0, count: 0 };
-        let slots = vec![empty; levels::levels(shift) * SLOTS].into_boxed_slice();
-        Self { slots, in_use: 0, occupied: [0; MAX_LEVELS], full: [0; MAX_LEVELS] }
+        let empty = Slot { list: List::EMPTY, low: u64::MAX, count: 0 };
+        let levels = if is(Defect::TooFewLevels) { 10 } else { levels::levels(shift) };
+        let slots = vec![empty; levels * SLOTS].into_boxed_slice();
+        Self { top: levels - 1, slots, in_use: 0, occupied: [0; MAX_LEVELS], full: [0; MAX_LEVELS] }
+    }
+
+    /// Where a tick after the clock's belongs.
+    #[inline]
+    pub(super) fn place(&self, clock: u64, tick: u64) -> Place {
+        let level = levels::level(clock, tick, self.top);
+        Place { level, granule: levels::granule(level, tick) }
     }
 
     /// Puts in a node that is in no list. Whether its slot has many now, and had not.
@@ -75,16 +80,17 @@ impl Slots {
         let index = place.index();
         let slot = &mut self.slots[index];
         slot.list.push(node, index as u16);
-        slot.low = if slot.count == 0 { tick } else { slot.low.min(tick) };
+        slot.low = slot.low.min(tick);
         slot.count += 1;
-        let many = slot.count == MANY + 1;
-        let bit = 1 << (index % SLOTS);
-        self.occupied[place.level] |= bit;
-        self.in_use |= 1 << place.level;
-        if many {
-            self.full[place.level] |= bit;
+        let count = slot.count;
+        if count == 1 {
+            self.occupied[place.level] |= bit(index);
+            self.in_use |= 1 << place.level;
         }
-        many
+        if count == MANY + 1 {
+            self.full[place.level] |= bit(index);
+        }
+        count == MANY + 1
     }
 
     /// Takes out a node that is in the slot with this index.
@@ -94,16 +100,16 @@ impl Slots {
         let slot = &mut self.slots[index];
         slot.list.unlink(node);
         slot.count -= 1;
-        let (level, bit) = (index / SLOTS, 1 << (index % SLOTS));
+        let level = index / SLOTS;
         if slot.count == MANY {
-            self.full[level] &= !bit;
+            self.full[level] &= !bit(index);
             return Left::Few { level };
         }
         if slot.count > 0 {
             return Left::Some;
         }
-        let low = slot.low;
-        self.occupied[level] &= !bit;
+        let low = core::mem::replace(&mut slot.low, u64::MAX);
+        self.occupied[level] &= !bit(index);
         if self.occupied[level] == 0 {
             self.in_use &= !(1 << level);
         }
@@ -135,6 +141,9 @@ impl Slots {
         let first = |level| {
             let granule = levels::first(level, clock, self.occupied[level])?;
             let place = Place { level, granule };
+            if is(Defect::EventOfSlot) {
+                return Some((levels::start(level, granule + 1), place));
+            }
             Some((self.slots[place.index()].low, place))
         };
         ones(self.in_use).filter_map(first).min_by_key(|(low, _)| *low)
@@ -161,6 +170,12 @@ impl Slots {
         let low = slot.list.iter().map(tick).min().unwrap_or(slot.low);
         core::mem::replace(&mut slot.low, low) != low
     }
+}
+
+/// The bit of a slot in its level's map.
+#[inline]
+const fn bit(index: usize) -> u64 {
+    1 << (index % SLOTS)
 }
 
 /// The numbers of the bits that are set, from the least on.

@@ -3,6 +3,7 @@
 //! The clock goes no further than the first slot that has not been looked at, so a node's slot means the same granule for as long as
 //! the node is in it, whatever the jump, and a step that ended at its limit is taken up by the next.
 
+use super::broken::{Defect, is};
 use super::levels;
 use super::slots::Place;
 use super::{Step, Wheel};
@@ -19,12 +20,16 @@ impl Wheel {
     ///
     /// What is due at the same step comes in no particular order.
     pub fn step(&mut self, now: u64) -> Step {
-        let target = self.ticks.of_now(now).max(self.clock);
+        let mut target = self.ticks.of_now(now);
+        if !is(Defect::ClockFollows) {
+            target = target.max(self.clock);
+        }
         if self.overdue.is_empty() && self.next > target {
             self.clock = target;
             return Step { touched: 0, more: false };
         }
-        let mut left = TOUCHED;
+        let most = if is(Defect::Unbounded) { usize::MAX } else { TOUCHED };
+        let mut left = most;
         // Neither those that come too late nor those in the slots can keep the others from going on.
         self.take_overdue(&mut left, TOUCHED / 2);
         let in_slots = self.take_slots(&mut left, target);
@@ -35,7 +40,7 @@ impl Wheel {
             self.move_ahead(&mut left);
         }
         self.next = self.event();
-        Step { touched: TOUCHED - left, more }
+        Step { touched: most - left, more }
     }
 
     fn take_overdue(&mut self, left: &mut usize, most: usize) {
@@ -61,7 +66,7 @@ impl Wheel {
                     self.due.push(node);
                 } else {
                     self.cascaded += 1;
-                    self.slots.link(node, Place::of(self.clock, tick), tick);
+                    self.slots.link(node, self.slots.place(self.clock, tick), tick);
                 }
             }
         }
@@ -81,17 +86,17 @@ impl Wheel {
                 *left -= 1;
                 self.cascaded += 1;
                 let tick = self.ticks.of_deadline(node.deadline());
-                self.slots.link(node, Place::of(self.clock, tick), tick);
+                self.slots.link(node, self.slots.place(self.clock, tick), tick);
             }
             self.paced[level] = self.clock.saturating_add(self.pace(place));
         }
     }
 
-    /// Ticks until the next slice of a slot: it should be done within one of its granules, or before it begins.
+    /// Ticks until the next slice of a slot: it should be done when its granule begins.
     fn pace(&self, place: Place) -> u64 {
-        let begins = levels::start(place.level, place.granule).saturating_sub(self.clock);
+        let left = levels::start(place.level, place.granule).saturating_sub(self.clock);
         let slices = u64::from(self.slots.count(place)).div_ceil(SLICE as u64) + 1;
-        (begins.min(levels::length(place.level)) / slices).max(1)
+        (left / slices).max(1)
     }
 
     /// The first tick at which a full slot can be moved down, and should.
@@ -106,6 +111,9 @@ impl Wheel {
             return self.clock;
         }
         let due = self.slots.earliest(self.clock).map_or(u64::MAX, |(low, _)| low);
+        if is(Defect::NoEventAhead) {
+            return due;
+        }
         let later = self.clock.saturating_add(1);
         self.slots.full(self.clock).map(|place| self.ahead(place).max(later)).fold(due, u64::min)
     }

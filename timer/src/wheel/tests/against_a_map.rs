@@ -1,13 +1,7 @@
 //! Random scripts, from clocks all over the range.
 
-use super::model::{NODES, Pair, Random};
-use crate::wheel::broken::{Defect, with};
-
-/// Clocks around every power of two.
-fn clocks() -> impl Iterator<Item = u64> {
-    let around = |bits: u32| (0..5_u64).map(move |off| (1_u64 << bits).wrapping_add(off).wrapping_sub(2));
-    (0..64).flat_map(around).chain([u64::MAX - 1, u64::MAX])
-}
+use super::model::NODES;
+use super::{Pair, Random, SHIFTS, clocks};
 
 fn script(seed: u64, clock: u64, shift: u32, length: usize) {
     let mut random = Random(seed);
@@ -45,20 +39,48 @@ fn script(seed: u64, clock: u64, shift: u32, length: usize) {
 #[test]
 fn random_scripts_agree_with_an_ordered_map() {
     for (at, clock) in clocks().enumerate() {
-        for shift in [0, 10] {
+        for shift in SHIFTS {
             script(at as u64 * 2 + u64::from(shift), clock, shift, 400);
         }
     }
 }
 
+/// Many in a few slots: full ones, and what is left of them.
 #[test]
-#[should_panic(expected = "early: ")]
-fn w_18_control_rounded_down() {
-    with(Defect::RoundedDown, random_scripts_agree_with_an_ordered_map);
+fn crowds_agree_with_an_ordered_map() {
+    for (seed, clock) in clocks().step_by(7).enumerate() {
+        let mut random = Random(seed as u64);
+        let mut pair = Pair::new(clock, 0);
+        let mut now = clock;
+        for _ in 0..6 {
+            let (far, wide) = (random.any_size() >> 12, 1 + random.below(5000));
+            for number in 0..NODES {
+                pair.insert(number, now.saturating_add(far).saturating_add(random.below(wide)));
+            }
+            for _ in 0..random.below(100) {
+                pair.remove(random.below(NODES as u64) as usize);
+            }
+            for _ in 0..random.below(20) {
+                now = pair.wheel.next_event().map_or(now, |next| next.max(now).saturating_add(random.below(3)));
+                pair.catch_up(now);
+                pair.pop_all();
+            }
+        }
+        pair.run_out();
+    }
 }
 
+/// After removals, a wheel that is asked to look again knows the earliest of those that are left.
 #[test]
-#[should_panic(expected = "is later than the earliest")]
-fn w_05_control_not_rotated() {
-    with(Defect::NotRotated, random_scripts_agree_with_an_ordered_map);
+fn looked_at_again_the_next_event_is_exact() {
+    let mut random = Random(3);
+    for clock in clocks() {
+        let mut pair = Pair::new(clock, 0);
+        // Too few for any slot to be full.
+        (0..8).for_each(|number| pair.insert(number, clock.saturating_add(random.any_size() >> 8)));
+        (0..5).for_each(|number| pair.remove(number));
+        pair.catch_up(clock);
+        let first = pair.earliest();
+        assert_eq!(pair.wheel.earliest(), first);
+    }
 }

@@ -1,6 +1,23 @@
-//! The wheel beside an ordered map.
+//! The wheel beside an ordered map, and the hazards of wheels one by one.
 
 mod arena;
 mod model;
 
 mod against_a_map;
+mod arithmetic;
+mod bounded;
+mod places;
+mod ranges;
+mod times;
+
+use super::broken::{Defect, with};
+use model::{Pair, Random};
+
+/// Times around every power of two, and the last ones.
+fn clocks() -> impl Iterator<Item = u64> {
+    let around = |bits: u32| (0..5_u64).map(move |off| (1_u64 << bits).wrapping_add(off).wrapping_sub(2));
+    (0..64).flat_map(around).chain([u64::MAX - 1, u64::MAX])
+}
+
+/// Ticks of a nanosecond, and those that callouts have.
+const SHIFTS: [u32; 2] = [0, 10];
