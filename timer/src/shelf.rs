@@ -1,0 +1,252 @@
+//! The shelf: one CPU's wheels and lists, and the key to the nodes on them.
+//!
+//! A node is in a wheel exactly while its state is `Armed`, on a list exactly while it is `Due`, and each of these changes is made here, in
+//! one call (W-07). Whatever is on the shelf has this shelf's CPU for its home.
+//!
+//! UNSAFETY: wheels and lists link nodes by address. A linked node stays in place: its home cannot change, and its memory is not freed.
+
+use core::ptr::NonNull;
+
+use undercroft_hal::context::Kind;
+
+use crate::level::LEVELS;
+use crate::node::{Flight, Key, Node, Open, Ref};
+use crate::state::{State, Tag};
+use crate::wheel::{Links, Wheel};
+
+/// The wheels' tick: 2^10 ns.
+pub(crate) const TICK_SHIFT: u32 = 10;
+
+/// A list of nodes that are due, first in first out, from which any can be taken at once.
+#[derive(Debug, Default)]
+struct List {
+    first: Option<NonNull<Node>>,
+    last: Option<NonNull<Node>>,
+    len: usize,
+}
+
+impl List {
+    /// # Safety
+    /// `node` is in no list, and this list is on the shelf whose key opens it and all others in it.
+    unsafe fn push(&mut self, node: &Ref) {
+        node.more.prev.set(self.last);
+        node.more.next.set(None);
+        match self.last {
+            // SAFETY: it is linked, so it is there, and the shelf's to change.
+            Some(last) => unsafe { last.as_ref() }.more.next.set(Some(node.address())),
+            None => self.first = Some(node.address()),
+        }
+        self.last = Some(node.address());
+        self.len += 1;
+    }
+
+    /// # Safety
+    /// `node` is in this list; and as for `push`.
+    unsafe fn remove(&mut self, node: &Ref) {
+        let (prev, next) = (node.more.prev.take(), node.more.next.take());
+        match prev {
+            // SAFETY: as in `push`.
+            Some(prev) => unsafe { prev.as_ref() }.more.next.set(next),
+            None => self.first = next,
+        }
+        match next {
+            // SAFETY: as in `push`.
+            Some(next) => unsafe { next.as_ref() }.more.prev.set(prev),
+            None => self.last = prev,
+        }
+        self.len -= 1;
+    }
+}
+
+/// See the module.
+pub(crate) struct Shelf {
+    key: Key,
+    wheel: Wheel,
+    /// For those that do not set the alarm.
+    deferrable: Wheel,
+    due: [List; LEVELS],
+    contended: [List; LEVELS],
+}
+
+// SAFETY: the nodes that it links by address may be sent.
+unsafe impl Send for Shelf {}
+
+impl Shelf {
+    pub(crate) fn new(key: Key, now: u64) -> Self {
+        Self {
+            key,
+            wheel: Wheel::new(now, TICK_SHIFT),
+            deferrable: Wheel::new(now, TICK_SHIFT),
+            due: Default::default(),
+            contended: Default::default(),
+        }
+    }
+
+    pub(crate) const fn id(&self) -> u32 {
+        self.key.id()
+    }
+
+    pub(crate) const fn key(&mut self) -> &mut Key {
+        &mut self.key
+    }
+
+    /// The node's fields, if this is its home.
+    #[inline]
+    pub(crate) fn open<'a>(&'a mut self, node: &'a Ref) -> Option<Open<'a>> {
+        node.open(&mut self.key)
+    }
+
+    /// Puts an idle node, or one in transit, in its wheel. Whether the next event became earlier.
+    #[inline]
+    pub(crate) fn arm(&mut self, node: &Ref, deadline: u64) -> bool {
+        let Some(mut open) = node.open(&mut self.key) else { return false };
+        let tag = open.tag();
+        if open.is_linked() || !matches!(tag.state(), State::Idle | State::Transit) {
+            debug_assert!(false, "armed in state {:?}", tag.state());
+            return false;
+        }
+        open.set_tag(tag.with_state(State::Armed));
+        let links = open.links();
+        let deferrable = tag.has(Tag::DEFERRABLE);
+        let wheel = if deferrable { &mut self.deferrable } else { &mut self.wheel };
+        // SAFETY: it is in no wheel; while its state is Armed it has this home and is not freed, and its links are reached with our key.
+        unsafe { wheel.insert(links, deadline) && !deferrable }
+    }
+
+    /// Takes a node that is armed or due off its wheel or list, and makes it idle. Whether it was.
+    #[inline]
+    pub(crate) fn disarm(&mut self, node: &Ref) -> bool {
+        let Some(mut open) = node.open(&mut self.key) else { return false };
+        let (tag, links) = (open.tag(), open.links());
+        match tag.state() {
+            State::Armed => {
+                open.set_tag(tag.with_state(State::Idle));
+                let wheel = if tag.has(Tag::DEFERRABLE) { &mut self.deferrable } else { &mut self.wheel };
+                // SAFETY: armed, so it is in this wheel.
+                unsafe { wheel.remove(links) };
+                true
+            }
+            State::Due => {
+                open.set_tag(tag.with_state(State::Idle).without(Tag::CONTENDED));
+                let lists = if tag.has(Tag::CONTENDED) { &mut self.contended } else { &mut self.due };
+                // SAFETY: due, so it is in this list.
+                unsafe { lists[node.kind() as usize].remove(node) };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// One step of each wheel: what is due at `now` goes to the lists of its level. Returns which levels have something new (a bit for each),
+    /// how many nodes were touched, and whether more is due.
+    pub(crate) fn step(&mut self, now: u64) -> Stepped {
+        let mut stepped = Stepped::default();
+        for deferrable in [false, true] {
+            let wheel = if deferrable { &mut self.deferrable } else { &mut self.wheel };
+            let step = wheel.step(now);
+            stepped.touched += step.touched;
+            stepped.more |= step.more;
+            loop {
+                let wheel = if deferrable { &mut self.deferrable } else { &mut self.wheel };
+                let Some(links) = wheel.pop_due() else { break };
+                stepped.levels |= self.came_due(links);
+            }
+        }
+        stepped
+    }
+
+    fn came_due(&mut self, links: NonNull<Links>) -> u8 {
+        // SAFETY: the wheel links what `arm` put in, which is there; the links are a node's first field, and the address is the node's.
+        let node = unsafe { Ref::of_linked(links.cast()) };
+        let kind = node.kind() as usize;
+        if let Some(mut open) = node.open(&mut self.key) {
+            let tag = open.tag();
+            open.set_tag(tag.with_state(State::Due));
+            // SAFETY: just off its wheel, so in no list; ours.
+            unsafe { self.due[kind].push(&node) };
+        }
+        // Its handle has another: closing takes it off the lists.
+        drop(node.release());
+        1 << kind
+    }
+
+    /// Takes the first node that is due at `level` into flight.
+    pub(crate) fn commit(&mut self, level: Kind) -> Option<Flight> {
+        let list = &mut self.due[level as usize];
+        // SAFETY: linked, so it is there.
+        let node = unsafe { Ref::of_linked(list.first?) };
+        // SAFETY: it is in this list.
+        unsafe { list.remove(&node) };
+        let flight = node.open(&mut self.key).and_then(Open::commit);
+        drop(node.release());
+        flight
+    }
+
+    /// Ends a flight whose lock was held by somebody: the node is due still, and waits apart. Returns the flight's reference.
+    pub(crate) fn contend(&mut self, flight: Flight) -> Ref {
+        let node = flight.end(&mut self.key);
+        if let Some(mut open) = node.open(&mut self.key) {
+            let tag = open.tag();
+            open.set_tag(tag.with_state(State::Due).with(Tag::CONTENDED));
+            // SAFETY: in flight it was in no list; ours.
+            unsafe { self.contended[node.kind() as usize].push(&node) };
+        }
+        node
+    }
+
+    /// Puts those that wait apart back in line. Returns which levels have something new.
+    pub(crate) fn retry(&mut self) -> u8 {
+        let mut levels = 0;
+        for kind in 0..LEVELS {
+            while let Some(first) = self.contended[kind].first {
+                // SAFETY: linked, so it is there.
+                let node = unsafe { Ref::of_linked(first) };
+                // SAFETY: it is in this list.
+                unsafe { self.contended[kind].remove(&node) };
+                if let Some(mut open) = node.open(&mut self.key) {
+                    let tag = open.tag();
+                    open.set_tag(tag.without(Tag::CONTENDED));
+                    // SAFETY: just off its list; ours.
+                    unsafe { self.due[kind].push(&node) };
+                }
+                drop(node.release());
+                levels |= 1 << kind;
+            }
+        }
+        levels
+    }
+
+    pub(crate) fn has_due(&self, level: Kind) -> bool {
+        self.due[level as usize].first.is_some()
+    }
+
+    /// How many are armed or due.
+    pub(crate) fn armed(&self) -> usize {
+        let listed: usize = self.due.iter().chain(&self.contended).map(|list| list.len).sum();
+        self.wheel.armed() + self.deferrable.armed() + listed
+    }
+
+    /// When the wheel has to be stepped.
+    #[inline]
+    pub(crate) fn next_event(&self) -> Option<u64> {
+        self.wheel.next_event()
+    }
+
+    /// Whether a step at `now` would find anything.
+    pub(crate) fn wants_step(&self, now: u64) -> bool {
+        let wants = |wheel: &Wheel| wheel.next_event().is_some_and(|at| at <= now);
+        wants(&self.wheel) || wants(&self.deferrable)
+    }
+
+    pub(crate) fn cascaded(&self) -> u64 {
+        self.wheel.cascaded() + self.deferrable.cascaded()
+    }
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stepped {
+    pub(crate) levels: u8,
+    pub(crate) touched: usize,
+    pub(crate) more: bool,
+}

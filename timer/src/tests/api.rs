@@ -1,0 +1,258 @@
+//! The service as its users see it: on a machine of CPUs whose clock the test sets.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::vec::Vec;
+
+use undercroft_hal::clock::{Duration, Instant};
+use undercroft_hal::context::{self, Kind};
+use undercroft_hal::hosted::Cpus;
+use undercroft_hal::sync::{IrqSpinLock, Rank, SpinLock};
+use undercroft_hal::{BottomHalf, HardIrq, Task};
+
+use crate::*;
+
+const START: u64 = 1 << 30;
+
+fn on_one_cpu(f: impl FnOnce(&Task, &Arc<Cpus>)) {
+    let cpus = Cpus::with_manual_clock(1, START);
+    cpus.run(0, |task| {
+        timers::start_service(task);
+        f(task, &cpus);
+        // What was let go is freed.
+        for _ in 0..4 {
+            task.run_pending();
+        }
+    });
+}
+
+fn pass(task: &Task, cpus: &Cpus, by: Duration) {
+    cpus.advance(by);
+    for _ in 0..4 {
+        task.run_pending();
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+fn counter() -> (Arc<AtomicUsize>, impl FnMut() + Send) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&count);
+    (count, move || _ = theirs.fetch_add(1, SeqCst))
+}
+
+#[test]
+fn it_runs_once_at_its_time_at_its_level() {
+    fn one<L: Level>(kind: Kind) {
+        on_one_cpu(|task, cpus| {
+            let (count, mut run) = counter();
+            let callout = Callout::<L>::new(0, move |_, expiry| {
+                assert_eq!(context::current(), kind);
+                assert!(expiry.now() >= expiry.deadline() && expiry.missed() == 0);
+                run();
+            });
+            assert_eq!(callout.start(MS), Ok(Started::Armed));
+            assert_eq!(callout.when(), Some(Instant::now() + MS));
+            pass(task, cpus, MS - Duration::from_nanos(1));
+            assert_eq!(count.load(SeqCst), 0, "early");
+            pass(task, cpus, Duration::from_nanos(1024));
+            assert_eq!(count.load(SeqCst), 1);
+            assert!(!callout.is_armed() && !callout.is_running());
+            pass(task, cpus, MS * 10);
+            assert_eq!(count.load(SeqCst), 1);
+            assert_eq!(timers::stats(0).fired, 1);
+        });
+    }
+    one::<HardIrq>(Kind::HardIrq);
+    one::<BottomHalf>(Kind::BottomHalf);
+    one::<Task>(Kind::Task);
+}
+
+#[test]
+fn a_stop_says_what_it_found() {
+    on_one_cpu(|task, cpus| {
+        let (count, mut run) = counter();
+        let callout: Callout = Callout::new(0, move |_, _| run());
+        assert_eq!(callout.stop(), Stopped::NotArmed);
+        assert_eq!(callout.start(MS), Ok(Started::Armed));
+        assert_eq!(callout.start(MS * 2), Ok(Started::Replaced));
+        assert_eq!(callout.stop(), Stopped::Cancelled);
+        pass(task, cpus, MS * 4);
+        assert_eq!(count.load(SeqCst), 0);
+        assert_eq!(callout.drain(task), Ok(Stopped::NotArmed));
+        assert_eq!(callout.close(task), Ok(()));
+    });
+}
+
+#[test]
+fn a_handler_sees_itself_in_flight() {
+    on_one_cpu(|task, cpus| {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&seen);
+        let callout: Callout = Callout::new(0, move |_: &BottomHalf, expiry: &Expiry| {
+            let me = expiry.callout();
+            assert!(!expiry.superseded());
+            let mut seen = theirs.lock().unwrap();
+            seen.push(me.stop());
+            assert!(expiry.superseded());
+            assert_eq!(me.start(MS), Ok(Started::ParkedInFlight));
+            seen.push(me.stop());
+        });
+        let _ = callout.start(MS);
+        pass(task, cpus, MS * 2);
+        assert_eq!(*seen.lock().unwrap(), [Stopped::InFlight, Stopped::CancelledNextInFlight]);
+        assert!(!callout.is_armed());
+    });
+}
+
+#[test]
+fn a_period_runs_without_drift_and_counts_what_it_missed() {
+    on_one_cpu(|task, cpus| {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&seen);
+        let callout: Callout = Callout::new(0, move |_: &BottomHalf, expiry: &Expiry| {
+            theirs.lock().unwrap().push((expiry.deadline().as_nanos() - START, expiry.missed()));
+            Next::Every(MS)
+        });
+        let _ = callout.start_at(Instant::from_nanos(START) + MS);
+        pass(task, cpus, MS + Duration::from_micros(300));
+        pass(task, cpus, MS);
+        pass(task, cpus, MS * 5);
+        pass(task, cpus, MS);
+        assert_eq!(*seen.lock().unwrap(), [(1_000_000, 0), (2_000_000, 0), (3_000_000, 0), (8_000_000, 4)]);
+        assert_eq!(callout.stop(), Stopped::Cancelled);
+        assert_eq!(timers::stats(0).missed, 4);
+    });
+}
+
+#[test]
+fn completions_and_futures_come_when_the_run_is_over() {
+    on_one_cpu(|task, cpus| {
+        let (count, mut run) = counter();
+        let (seen, order) = (Arc::clone(&count), Arc::new(AtomicUsize::new(usize::MAX)));
+        let theirs = Arc::clone(&order);
+        let callout: Callout = Callout::new(0, move |_: &BottomHalf, expiry: &Expiry| {
+            for _ in 0..2 {
+                let (theirs, seen) = (Arc::clone(&theirs), Arc::clone(&seen));
+                let drained = expiry.callout().drain_async(Completion::new(move |_| {
+                    assert_eq!(context::current(), Kind::BottomHalf);
+                    theirs.store(seen.load(SeqCst), SeqCst);
+                }));
+                assert!(matches!(drained, Drained::Later));
+            }
+            assert_eq!(expiry.callout().start(MS), Err(StartError::Draining));
+            run();
+        });
+        let _ = callout.start(MS);
+        pass(task, cpus, MS * 2);
+        assert_eq!((count.load(SeqCst), order.load(SeqCst)), (1, 1));
+        assert_eq!(task.block_on(callout.drained()), Stopped::NotArmed);
+        assert!(matches!(callout.drain_async(Completion::new(|_| panic!("nothing to wait for"))), Drained::Now(_)));
+        assert_eq!(callout.start(MS), Ok(Started::Armed), "open again");
+        assert_eq!(task.block_on(callout.closed()), Stopped::Cancelled);
+    });
+}
+
+#[test]
+fn a_guarded_callout_runs_with_its_lock() {
+    on_one_cpu(|task, cpus| {
+        let lock = Arc::new(SpinLock::new(Rank::DEVICE, 0u32));
+        let guarded: Guarded<SpinLock<u32>> =
+            Guarded::new(0, Arc::clone(&lock), |_: &BottomHalf, data: &mut u32, _: &Expiry| *data += 1).unwrap();
+        let _ = guarded.start(MS);
+        pass(task, cpus, MS * 2);
+        assert_eq!(*lock.lock(task), 1);
+        let _ = guarded.start(MS);
+        let other = SpinLock::new(Rank::QUEUE, 0);
+        assert_eq!(guarded.stop(&mut other.lock(task)), Err(WrongLock));
+        assert_eq!(guarded.stop(&mut lock.lock(task)), Ok(Stopped::Cancelled));
+        pass(task, cpus, MS * 2);
+        assert_eq!(*lock.lock(task), 1);
+        let high = Arc::new(IrqSpinLock::new(Rank::HEAP, ()));
+        let refused = Guarded::<_, HardIrq>::new(0, high, |_, (): &mut (), _| ());
+        assert_eq!(refused.err(), Some(BindError::Rank));
+    });
+}
+
+#[test]
+fn a_scope_closes_all() {
+    on_one_cpu(|task, cpus| {
+        let mut scope = Scope::new();
+        let (count, mut run) = counter();
+        let a = scope.callout::<BottomHalf, _>(0, move |_, _| run());
+        let b = scope.callout::<Task, _>(0, |_, _| ());
+        let _ = (a.start(MS), b.start(MS));
+        scope.close_all(task).unwrap();
+        assert_eq!(a.start(MS), Err(StartError::Closed));
+        pass(task, cpus, MS * 2);
+        assert_eq!(count.load(SeqCst), 0);
+        let mut scope = Scope::new();
+        let c = scope.callout::<HardIrq, _>(0, |_, _| ());
+        let _ = c.start(MS);
+        let (done, mut mark) = counter();
+        scope.close_all_async(Completion::new(move |_| mark()));
+        assert!(!c.is_armed());
+        task.run_pending();
+        assert_eq!(done.load(SeqCst), 1);
+        let mut scope = Scope::new();
+        let d = scope.callout::<BottomHalf, _>(0, |_, _| ());
+        let _ = d.start(MS);
+        let _ = task.block_on(scope.closed());
+        assert!(!d.is_armed());
+        let mut scope = Scope::new();
+        let e = scope.callout::<BottomHalf, _>(0, |_, _| ());
+        drop(scope);
+        assert_eq!(e.start(MS), Err(StartError::Closed));
+    });
+}
+
+#[test]
+fn next_of_n_runs_each_timer_at_its_time() {
+    on_one_cpu(|task, cpus| {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&seen);
+        let timers =
+            NextOfN::<3>::new(0, move |_, index, expiry| theirs.lock().unwrap().push((index, expiry.now().as_nanos())));
+        let at = |ms: u32| Instant::from_nanos(START) + MS * ms;
+        timers.set(0, at(3)).unwrap();
+        timers.set(1, at(1)).unwrap();
+        timers.set(2, at(2)).unwrap();
+        assert_eq!(timers.set(3, at(2)), Err(StartError::Closed));
+        assert_eq!(timers.clear(2), Some(at(2)));
+        pass(task, cpus, MS * 5 / 4);
+        pass(task, cpus, MS * 5 / 4);
+        pass(task, cpus, MS * 5 / 4);
+        let seen: Vec<_> = seen.lock().unwrap().iter().map(|(index, _)| *index).collect();
+        assert_eq!(seen, [1, 0]);
+        timers.close(task).unwrap();
+    });
+}
+
+#[test]
+fn callouts_go_to_other_cpus_and_run_there() {
+    let cpus = Cpus::new(2);
+    let over = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| cpus.run(1, |task| task.wait_until(|| over.load(SeqCst) > 0)));
+        cpus.run(0, |task| {
+            timers::start_service(task);
+            let seen = Arc::new(AtomicUsize::new(usize::MAX));
+            let theirs = Arc::clone(&seen);
+            let callout: Callout<Task> =
+                Callout::new(0, move |_, _| theirs.store(undercroft_hal::cpu::current(), SeqCst));
+            for to in [1, 0, 1] {
+                seen.store(usize::MAX, SeqCst);
+                assert_eq!(callout.start_on(to, Instant::now() + MS), Ok(Started::Armed));
+                while seen.load(SeqCst) == usize::MAX {
+                    undercroft_hal::cpu::relax();
+                    task.run_pending();
+                }
+                assert_eq!(seen.load(SeqCst), to);
+                let _ = callout.drain(task).unwrap();
+            }
+            assert_eq!(callout.start_on(2, Instant::now()), Err(StartError::NoSuchCpu));
+            over.store(1, SeqCst);
+            undercroft_hal::cpu::kick(1);
+        });
+    });
+}

@@ -1,0 +1,4 @@
+//! Tests of the service on the hosted platform, of its steps, and of its models.
+
+#[cfg(not(any(loom, shuttle)))]
+mod api;
