@@ -74,9 +74,9 @@ pub(crate) fn measure(cx: &Task) -> Option<Box<Latency>> {
     Some(latency)
 }
 
-/// Measures and reports.
-pub(crate) fn phase(cx: &Task, report: &Report) {
-    let Some(latency) = measure(cx) else { return };
+/// Measures and reports. `false` where nothing can be measured.
+pub(crate) fn phase(cx: &Task, report: &Report) -> bool {
+    let Some(latency) = measure(cx) else { return false };
     let steps = [&latency.handler, &latency.bottom_half, &latency.task].map(|h| [h.percentile(50), h.percentile(99)]);
     let [handler, bottom_half, task] = steps;
     if report.is_json() {
@@ -98,4 +98,5 @@ pub(crate) fn phase(cx: &Task, report: &Report) {
             handler[0], handler[1], bottom_half[0], bottom_half[1], task[0], task[1]
         ));
     }
+    true
 }

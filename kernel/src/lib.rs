@@ -16,6 +16,7 @@ mod histogram;
 pub mod json;
 mod lanes;
 mod latency;
+pub mod monitor;
 pub mod options;
 mod partitions;
 mod pattern;

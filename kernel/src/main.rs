@@ -5,8 +5,10 @@
 
 extern crate alloc;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
+use core::any::Any;
 use core::panic::PanicInfo;
 
 use undercroft_hal::irq::IrqLine;
@@ -15,6 +17,7 @@ use undercroft_hal::x86_64::{Heap, backed, console, machine, stop, watchdog};
 use undercroft_hal::{Instant, Task, cpu};
 use undercroft_image::disks::MmioWindow;
 use undercroft_image::heaps::{Baseline, Memory};
+use undercroft_image::monitor::{Came, Port};
 use undercroft_image::run::{self, Machine};
 use undercroft_image::{Report, options};
 
@@ -49,6 +52,7 @@ fn main(task: &Task) -> Exit {
         timer: machine::timer(),
         windows: &windows,
         baseline: Baseline::take(memory),
+        port: Some(Port { listen, read: console::read, print: console::print, waits }),
     };
     let held = run::run(task, &machine, &parsed, entry, &report);
     watchdog::stop();
@@ -67,6 +71,19 @@ fn keep_reserve(report: &Report) {
         report.problem(&"there is no memory for the heap's reserve", None);
     }
     machine::keep_reserve(frames);
+}
+
+fn listen(task: &Task, came: Came) -> Option<Box<dyn Any>> {
+    Some(Box::new(console::listen(task, came).ok()?))
+}
+
+/// People may take their time.
+fn waits(begins: bool) {
+    if begins {
+        watchdog::stop();
+    } else {
+        watchdog::start(PATIENCE);
+    }
 }
 
 fn memory() -> Memory {

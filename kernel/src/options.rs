@@ -39,6 +39,8 @@ pub struct Options {
     pub speed_ms: u64,
     /// Stay in the monitor after the last phase.
     pub monitor: bool,
+    /// The monitor shows what is typed.
+    pub echo: bool,
 }
 
 /// A word of the command line that cannot be understood.
@@ -64,6 +66,7 @@ impl Default for Options {
             expected_disks: None,
             speed_ms: 300,
             monitor: false,
+            echo: true,
         }
     }
 }
@@ -121,6 +124,13 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
                 _ => return Err("the end is 'poweroff' or 'monitor'"),
             };
         }
+        "echo" => {
+            options.echo = match value {
+                "on" => true,
+                "off" => false,
+                _ => return Err("the echo is 'on' or 'off'"),
+            };
+        }
         _ => return Err("there is no such option"),
     }
     Ok(())
@@ -157,7 +167,7 @@ mod tests {
     #[test]
     fn everything_at_once() {
         let line = "console=json workload=verify seed=18446744073709551615 disk=a,ro disk=b,rw,512,4096 disks=2 \
-                    speed_ms=5 end=monitor virtio_mmio.device=512@0xfeb02a00:12";
+                    speed_ms=5 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
         let (options, bad) = parse(line);
         assert_eq!(bad, []);
         let disks = alloc::vec![
@@ -174,6 +184,7 @@ mod tests {
                 expected_disks: Some(2),
                 speed_ms: 5,
                 monitor: true,
+                echo: false,
             }
         );
     }
@@ -205,6 +216,7 @@ mod tests {
             "workload=some",
             "console=",
             "end=never",
+            "echo=maybe",
             "colour=red",
             "quiet",
             "=",

@@ -8,6 +8,7 @@ use undercroft_hal::{Instant, Task, cpu, heap, irq};
 use crate::disks::{self, Disk, MmioWindow};
 use crate::heaps::Baseline;
 use crate::json::{Object, Value};
+use crate::monitor::{self, Port, Session};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
 use crate::{account, latency, speed, verify, write};
@@ -29,6 +30,8 @@ pub struct Machine<'a> {
     pub windows: &'a [MmioWindow],
     /// What the heaps held before.
     pub baseline: Baseline,
+    /// Where people type, if they can.
+    pub port: Option<Port>,
 }
 
 /// Runs what the options say. `true` if nothing failed. `entry` is when the image was entered.
@@ -59,6 +62,12 @@ pub fn run(
     let mut requests = 0;
     for disk in &disks {
         requests += phases(cx, disk, options, report);
+    }
+    if options.monitor {
+        match machine.port {
+            Some(port) => monitor::serve(&Session { cx, machine, disks: &disks, options, report }, port),
+            None => report.problem(&"there is no serial port for the monitor", None),
+        }
     }
     // Their queues and buffers go with them.
     drop(disks);

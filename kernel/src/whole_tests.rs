@@ -70,6 +70,7 @@ fn boot_after(machine: &std::rc::Rc<Machine>, line: &str, before: impl FnOnce(&T
             timer: "virtual",
             windows: &[],
             baseline,
+            port: None,
         };
         let held = run::run(cx, &facts, &parsed, Instant::now(), &report);
         // Work that is still queued keeps what it works on.

@@ -136,6 +136,32 @@ pub(crate) fn write_phase(
     Ok(Written { flushed: true, verified })
 }
 
+/// Whether the bytes `start..start + length` of the disk are the pattern.
+///
+/// # Errors
+/// As [`write_phase`].
+pub(crate) fn is_pattern(
+    cx: &Task,
+    disk: &Disk,
+    (start, length): (u64, u64),
+    seed: u64,
+    report: &Report,
+) -> Result<bool, Error> {
+    let info = disk.device.info();
+    let block = u64::from(info.block_size);
+    let largest = chunk_blocks(&disk.device, LARGEST);
+    let extents = plan(start / block, length / block, largest, seed);
+    let mut lanes = Lanes::new(&disk.device, LANES, largest as usize * info.block_size as usize)?;
+    let mut progress = report.progress(&disk.name, "verify", length);
+    let mut holds = true;
+    let arrived = |bytes: &[u8], at| {
+        holds &= pattern::matches(bytes, seed, at);
+        progress.advance(bytes.len() as u64);
+    };
+    each(cx, &mut lanes, Op::Read, info.block_size, &extents, |bytes, _| bytes.fill(0xee), arrived)?;
+    Ok(holds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

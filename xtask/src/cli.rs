@@ -50,13 +50,17 @@ pub struct RunOptions {
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub memory: u32,
     /// Which phases run
-    #[arg(long, value_enum, default_value_t = Workload::All)]
+    #[arg(long, value_enum, default_value_t = Workload::All, default_value_if("monitor", "true", "none"))]
     pub workload: Workload,
+    /// After the workload (none unless you ask for one) the image stays at a prompt: type `help`, and `quit` at the end.
+    /// Standard input goes to it; the end of that is a `quit`
+    #[arg(long, conflicts_with = "json")]
+    pub monitor: bool,
     /// Seed of disk contents, patterns and random sequences
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Seconds after which the run is stopped and fails
-    #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "S", default_value_t = 300, default_value_if("monitor", "true", "1000000"), value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub timeout: u64,
     /// Leave the prepared disks for inspection
     #[arg(long)]

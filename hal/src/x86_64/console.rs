@@ -5,6 +5,9 @@
 //! polling until there is room. Once `enable_interrupt` was called, the transmitter's own interrupt empties
 //! the ring and a writer does not wait for the line.
 //!
+//! What is received goes into a second ring, by interrupt, once [`listen`] was called. A full ring stops receiving until [`read`] makes room:
+//! what the port's own FIFO then cannot hold waits at the sender, where that knows how to.
+//!
 //! The lock is this file's own and not `IrqSpinLock`: the checks of that lock report through the console.
 //! A panic breaks the lock if its own processor holds it (`break_lock`).
 //!
@@ -17,11 +20,17 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::percpu;
 use super::port;
 use super::registers::SavedInterrupts;
+use crate::context::{HardIrq, Task};
+use crate::irq::{self, Handled, Interrupt, IrqError};
 
 const BASE: u16 = 0x3F8;
 /// Transmit holding register; the divisor's low byte while DLAB is set.
 const DATA: u16 = BASE;
+/// Receive buffer register, where reads go.
+const RECEIVED: u16 = BASE;
 const INTERRUPT_ENABLE: u16 = BASE + 1;
+/// Interrupt identification, where reads go.
+const INTERRUPT_CAUSE: u16 = BASE + 2;
 const FIFO_CONTROL: u16 = BASE + 2;
 const LINE_CONTROL: u16 = BASE + 3;
 const MODEM_CONTROL: u16 = BASE + 4;
@@ -29,9 +38,15 @@ const LINE_STATUS: u16 = BASE + 5;
 const SCRATCH: u16 = BASE + 7;
 
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
+const DATA_READY: u8 = 1;
+const INTERRUPT_ON_DATA: u8 = 1;
+const NO_CAUSE: u8 = 1;
 const INTERRUPT_ON_EMPTY: u8 = 1 << 1;
 const FIFO_BYTES: usize = 16;
 const RING_BYTES: usize = 16 * 1024;
+const RECEIVED_BYTES: usize = 1024;
+/// Looks at the causes in one interrupt: what comes faster is taken by the next.
+const CAUSES: u32 = 64;
 /// Polls of the line status before the transmitter counts as dead: far above the 1.4 ms that 16 bytes take.
 const POLLS: u32 = 1_000_000;
 
@@ -42,6 +57,11 @@ struct Transmitter {
     tail: usize,
     present: bool,
     interrupt_driven: bool,
+    /// What was received and not yet read, as `ring`.
+    received: [u8; RECEIVED_BYTES],
+    received_head: usize,
+    received_tail: usize,
+    listening: bool,
 }
 
 impl Transmitter {
@@ -93,12 +113,33 @@ impl Transmitter {
         }
     }
 
+    fn is_received_full(&self) -> bool {
+        self.received_tail.wrapping_sub(self.received_head) == RECEIVED_BYTES
+    }
+
+    /// Turns on the interrupts for what there is to do.
+    fn enable_interrupts(&self) {
+        let sends = if self.interrupt_driven && !self.is_empty() { INTERRUPT_ON_EMPTY } else { 0 };
+        let receives = if self.listening && !self.is_received_full() { INTERRUPT_ON_DATA } else { 0 };
+        port::write8(INTERRUPT_ENABLE, sends | receives);
+    }
+
+    /// Takes in what has come, as far as there is room. Returns whether anything had.
+    fn receive(&mut self) -> bool {
+        let before = self.received_tail;
+        while self.listening && !self.is_received_full() && port::read8(LINE_STATUS) & DATA_READY != 0 {
+            self.received[self.received_tail % RECEIVED_BYTES] = port::read8(RECEIVED);
+            self.received_tail = self.received_tail.wrapping_add(1);
+        }
+        before != self.received_tail
+    }
+
     /// After a message: starts the transmitter's interrupt, or sends everything now where there is none.
     fn kick(&mut self) {
         if !self.interrupt_driven {
             self.drain();
         } else if !self.is_empty() {
-            port::write8(INTERRUPT_ENABLE, INTERRUPT_ON_EMPTY);
+            self.enable_interrupts();
             // Not every 16550 raises the interrupt when it is enabled with the transmitter empty (Firecracker's does
             // not): what is sent now brings it.
             self.send_some();
@@ -135,6 +176,10 @@ static CONSOLE: Console = Console {
         tail: 0,
         present: false,
         interrupt_driven: false,
+        received: [0; RECEIVED_BYTES],
+        received_head: 0,
+        received_tail: 0,
+        listening: false,
     }),
 };
 
@@ -206,14 +251,77 @@ pub(super) fn enable_interrupt() {
     });
 }
 
-/// Handles the transmitter's interrupt: refills the FIFO, or turns the interrupt off when nothing is left.
-pub(super) fn interrupt() {
+/// Handles the port's interrupt: takes in what has come, refills the FIFO, and turns off what has nothing to do. Returns whether
+/// something came.
+pub(super) fn interrupt() -> bool {
     with(|transmitter| {
-        transmitter.send_some();
-        if transmitter.is_empty() {
-            port::write8(INTERRUPT_ENABLE, 0);
+        let mut came = false;
+        for _ in 0..CAUSES {
+            came |= transmitter.receive();
+            transmitter.send_some();
+            transmitter.enable_interrupts();
+            // The line is edge-triggered: it must have been low for the next cause to be noticed.
+            if port::read8(INTERRUPT_CAUSE) & NO_CAUSE != 0 {
+                break;
+            }
         }
+        came
+    })
+}
+
+/// Receives from the port until it is dropped, in task context.
+#[derive(Debug)]
+pub struct Listening {
+    interrupt: Option<Interrupt>,
+}
+
+/// Begins to receive: `came` runs in the interrupt that brought something, for [`read`] to take.
+///
+/// # Errors
+/// [`IrqError`] when the port's interrupt cannot be had; [`IrqError::Unsupported`] without a port.
+pub fn listen(cx: &Task, came: impl Fn(&HardIrq) + Send + 'static) -> Result<Listening, IrqError> {
+    if !with(|transmitter| transmitter.present) {
+        return Err(IrqError::Unsupported);
+    }
+    let interrupt = irq::line(cx, super::ioapic::isa(4), move |cx| {
+        if interrupt() {
+            came(cx);
+        }
+        // Nobody shares it, and its cause may have been seen to before it came.
+        Handled::Yes
+    })?;
+    with(|transmitter| {
+        transmitter.listening = true;
+        transmitter.enable_interrupts();
     });
+    Ok(Listening { interrupt: Some(interrupt) })
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        with(|transmitter| {
+            transmitter.listening = false;
+            transmitter.enable_interrupts();
+        });
+        drop(self.interrupt.take());
+        // The line is the transmitter's alone again.
+        super::interrupts::connect_console();
+    }
+}
+
+/// Takes what was received, as much as `into` holds. Returns how many bytes those are.
+pub fn read(into: &mut [u8]) -> usize {
+    with(|transmitter| {
+        let came = transmitter.received_tail.wrapping_sub(transmitter.received_head).min(into.len());
+        for byte in &mut into[..came] {
+            *byte = transmitter.received[transmitter.received_head % RECEIVED_BYTES];
+            transmitter.received_head = transmitter.received_head.wrapping_add(1);
+        }
+        if came > 0 && transmitter.listening {
+            transmitter.enable_interrupts();
+        }
+        came
+    })
 }
 
 /// Waits until everything written has been sent.
@@ -228,6 +336,7 @@ pub(super) fn break_lock() {
     let _ = CONSOLE.holder.compare_exchange(me, 0, Ordering::Relaxed, Ordering::Relaxed);
     with(|transmitter| {
         transmitter.interrupt_driven = false;
+        transmitter.listening = false;
         port::write8(INTERRUPT_ENABLE, 0);
         transmitter.drain();
     });

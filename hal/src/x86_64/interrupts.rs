@@ -66,7 +66,7 @@ pub(super) extern "C" fn arrived(vector: u32) -> bool {
             unsafe { dispatch::kicked(apic::end_of_interrupt) }
         }
         CONSOLE => {
-            console::interrupt();
+            let _ = console::interrupt();
             apic::end_of_interrupt();
             false
         }

@@ -1,6 +1,6 @@
 //! QEMU as a process: its console line by line, and a watchdog. It never outlives us.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -89,6 +89,53 @@ pub fn run(
     drop(guard);
     let stderr = rest(&errors);
     Ok(Outcome { exit, stderr: String::from_utf8_lossy(&stderr).trim().to_owned() })
+}
+
+/// Runs `command` with our standard input and output as its own; what it reads ends with `last_words`. It is sent nothing before it has
+/// printed `prompt`: a serial port that is being set up loses what comes. The guest may be silent for as long as it likes.
+pub fn converse(
+    command: &mut Command,
+    whole: Duration,
+    prompt: &'static str,
+    last_words: &'static str,
+) -> Result<Exit> {
+    interrupt::watch();
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let start = Instant::now();
+    let mut guard = Guard(command.spawn().with_context(|| format!("cannot start {program}"))?);
+    let console = read_in_chunks(guard.0.stdout.take());
+    let mut input = guard.0.stdin.take();
+    let mut tail = Vec::new();
+    loop {
+        match console.recv_timeout(Duration::from_millis(100)) {
+            Ok((chunk, _)) => {
+                let mut stdout = std::io::stdout();
+                // Nobody listening any more is no reason to stop what was asked for.
+                let _ = stdout.write_all(&chunk).and_then(|()| stdout.flush());
+                tail.extend(chunk);
+                let seen = tail.windows(prompt.len()).any(|part| part == prompt.as_bytes());
+                tail.drain(..tail.len().saturating_sub(prompt.len()));
+                if let Some(mut pipe) = input.take_if(|_| seen) {
+                    // Not waited for: it may be reading from a terminal when the guest ends.
+                    thread::spawn(move || {
+                        // Either fails if the guest is gone. The pipe stays open, so that its end is not taken for the guest's.
+                        let _ = std::io::copy(&mut std::io::stdin(), &mut pipe);
+                        let _ = pipe.write_all(last_words.as_bytes());
+                        thread::park();
+                    });
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return guard.wait(Duration::from_secs(10)),
+        }
+        if interrupt::came() {
+            return Ok(Exit::Interrupted);
+        }
+        if start.elapsed() > whole {
+            return Ok(Exit::TimedOut);
+        }
+    }
 }
 
 /// What came and comes from a pipe whose writer is gone. A child of its own may still hold the
@@ -213,6 +260,18 @@ mod tests {
         let (outcome, _) = sh("echo oops >&2; sleep 30; true", limits);
         assert_eq!((outcome.exit, outcome.stderr.as_str()), (Exit::Silent, "oops"));
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_conversation_waits_for_the_prompt_and_ends_with_the_guest() {
+        // Under a test the standard input is what it is: only the end is sure to come.
+        let script =
+            "printf 'a pro'; sleep 0.2; printf 'mpt> '; while read line; do [ \"$line\" = bye ] && exit 5; done";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        let whole = if std::io::IsTerminal::is_terminal(&std::io::stdin()) { 1 } else { 20 };
+        let exit = converse(&mut command, Duration::from_secs(whole), "prompt> ", "bye\n").unwrap();
+        assert!(matches!(exit, Exit::Status(5) | Exit::TimedOut), "{exit:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Expected<'a> {
 }
 
 /// Exit statuses of QEMU after the image has written to the debug-exit port.
-const SUCCESS: i32 = 33;
+pub const SUCCESS: i32 = 33;
 const FAILURE: i32 = 35;
 const PANIC: i32 = 37;
 

@@ -43,18 +43,7 @@ pub struct Boot<'a> {
 /// # Errors
 /// QEMU could not be started, or refused what it was given.
 pub fn boot(boot: &Boot, voice: Voice) -> Result<(Session, Exit)> {
-    let vm = Vm {
-        machine: boot.machine,
-        cpus: boot.cpus,
-        memory_mib: boot.memory_mib,
-        kernel: &boot.image.stripped,
-        initrd: None,
-        command_line: boot.command_line,
-        disks: boot.disks,
-        extra: boot.extra,
-    };
-    let mut command = pinned(boot.qemu, boot.pin)?;
-    command.args(vm.arguments()?);
+    let mut command = command(boot)?;
     let mut listener =
         Listener { boot, voice, session: Session::default(), progress: Progress::new(), symbols: None, lines: 0 };
     let outcome = process::run(&mut command, boot.limits, |line, at| listener.hear(line, at), || {})?;
@@ -68,6 +57,23 @@ pub fn boot(boot: &Boot, voice: Voice) -> Result<(Session, Exit)> {
     }
     last_screen(&session, &outcome.exit, voice);
     Ok((session, outcome.exit))
+}
+
+/// QEMU, and all that it is told.
+pub fn command(boot: &Boot) -> Result<Command> {
+    let vm = Vm {
+        machine: boot.machine,
+        cpus: boot.cpus,
+        memory_mib: boot.memory_mib,
+        kernel: &boot.image.stripped,
+        initrd: None,
+        command_line: boot.command_line,
+        disks: boot.disks,
+        extra: boot.extra,
+    };
+    let mut command = pinned(boot.qemu, boot.pin)?;
+    command.args(vm.arguments()?);
+    Ok(command)
 }
 
 /// A command that runs `program`, on one host processor if that is asked for.

@@ -6,7 +6,12 @@ use crate::cli::RunOptions;
 use crate::disk::Disk;
 
 pub fn command_line(options: &RunOptions, disks: &[Disk]) -> String {
-    let mut line = format!("console=json workload={} seed={}", options.workload.name(), options.seed);
+    let console = if options.monitor { "text" } else { "json" };
+    let mut line = format!("console={console} workload={} seed={}", options.workload.name(), options.seed);
+    if options.monitor {
+        // Who types sees it already.
+        line.push_str(" end=monitor echo=off");
+    }
     if let Some(milliseconds) = options.speed_ms {
         let _ = write!(line, " speed_ms={milliseconds}");
     }
@@ -51,5 +56,7 @@ mod tests {
             command_line(&options, &disks),
             "console=json workload=verify seed=9 speed_ms=50 disks=2 disk=a,ro disk=b,rw,512,1024"
         );
+        let Command::Run(options) = Cli::parse_from(["xtask", "run", "--monitor"]).command else { panic!("run") };
+        assert_eq!(command_line(&options, &[]), "console=text workload=none seed=1 end=monitor echo=off disks=0");
     }
 }

@@ -3,6 +3,7 @@
 pub mod boot;
 mod check;
 mod line;
+mod monitor;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +60,11 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
         extra: &options.qemu_args,
         limits: Limits { whole: Duration::from_secs(options.timeout), silence: Duration::from_secs(options.silence) },
     };
+    if options.monitor {
+        let good = monitor::monitor(&boot, voice)?;
+        keep(options, directory, &[], voice)?;
+        return Ok(good);
+    }
     let (session, exit) = boot::boot(&boot, voice)?;
 
     let host: Vec<check::Afterwards> = disks

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::guest::{self, Run};
 use super::tally::Tally;
-use super::{bad_input, guest::text};
+use super::{bad_input, guest::text, monitor};
 use crate::disk::prepare::RECIPES;
 use crate::host::{install, workspace};
 use crate::image::build;
@@ -50,6 +50,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
     for case in &CASES {
         boot(case, &kernel, tally)?;
     }
+    monitor::checks(&kernel, tally)?;
     bad_input::checks(&kernel, tally)
 }
 

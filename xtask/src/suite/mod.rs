@@ -7,6 +7,7 @@ pub mod boot;
 pub mod cargo;
 pub mod guest;
 pub mod lint;
+pub mod monitor;
 pub mod outcomes;
 pub mod platform;
 pub mod source;

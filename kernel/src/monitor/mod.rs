@@ -1,0 +1,140 @@
+//! The monitor: a prompt on the serial port. Task context.
+//!
+//! A command is an entry of [`COMMANDS`]: a name, what it takes, what it does. What is typed is never trusted: a bad line gets one message
+//! that names the word, and the prompt comes back.
+
+mod disk;
+mod editor;
+mod status;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use core::fmt::Arguments;
+use core::ops::ControlFlow;
+
+use undercroft_hal::Task;
+
+use crate::disks::Disk;
+use crate::options::Options;
+use crate::report::Report;
+use crate::run::Machine;
+pub use editor::{Editor, Effect, LINE, Line};
+use terminal::Terminal;
+pub use terminal::{Came, Port};
+pub use words::{Bad, Words};
+
+/// What a command works with.
+pub(crate) struct Session<'a> {
+    pub(crate) cx: &'a Task,
+    pub(crate) machine: &'a Machine<'a>,
+    pub(crate) disks: &'a [Disk],
+    pub(crate) options: &'a Options,
+    pub(crate) report: &'a Report,
+}
+
+impl Session<'_> {
+    fn say(&self, line: Arguments<'_>) {
+        self.report.text(line);
+    }
+
+    /// The disk that the next word names.
+    fn disk<'w>(&self, words: &mut Words<'w>) -> Result<&Disk, Bad<'w>> {
+        let name = words.word("the disk's name")?;
+        self.disks.iter().find(|disk| disk.name == name).ok_or(Bad::NoDisk(name))
+    }
+}
+
+type Outcome<'w> = Result<ControlFlow<()>, Bad<'w>>;
+
+/// A command. It takes all words, or says what is wrong with them.
+pub(crate) struct Command {
+    name: &'static str,
+    takes: &'static str,
+    what: &'static str,
+    run: for<'w> fn(&Session<'_>, Words<'w>) -> Result<(), Bad<'w>>,
+}
+
+/// All commands but `quit`, in the order of the help.
+const COMMANDS: &[Command] = &[
+    Command { name: "help", takes: "", what: "list the commands", run: help },
+    Command { name: "disks", takes: "", what: "list the disks and their partitions", run: disk::list },
+    Command {
+        name: "read",
+        takes: "DISK LBA [BLOCKS]",
+        what: "read blocks, show the first bytes and the SHA-256 of all",
+        run: disk::read,
+    },
+    Command {
+        name: "write",
+        takes: "DISK LBA BLOCKS [SEED]",
+        what: "write the pattern, flush, read it back; only where it is allowed",
+        run: disk::write,
+    },
+    Command {
+        name: "verify",
+        takes: "DISK [LBA BLOCKS [SEED]]",
+        what: "compare blocks with the pattern, or show the SHA-256 of the whole disk",
+        run: disk::verify,
+    },
+    Command { name: "speed", takes: "DISK", what: "measure; writes only where it is allowed", run: disk::speed },
+    Command {
+        name: "stats",
+        takes: "",
+        what: "queues of each CPU: depth, waiting times, batches used up; locks",
+        run: status::stats,
+    },
+    Command {
+        name: "latency",
+        takes: "",
+        what: "cycles from an interrupt to its bottom half and to a waiting task",
+        run: status::latency,
+    },
+    Command { name: "heaps", takes: "", what: "what the heaps hold", run: status::heaps },
+    Command { name: "cpus", takes: "", what: "list the CPUs and the interrupts they took", run: status::cpus },
+    Command { name: "irq", takes: "", what: "interrupt handlers, unclaimed interrupts, storms", run: status::irq },
+];
+
+/// Serves the port until `quit`.
+pub(crate) fn serve(session: &Session<'_>, port: Port) {
+    let Some(terminal) = Terminal::new(session.cx, port, session.options.echo) else {
+        session.report.problem(&"the monitor has no serial port to listen to", None);
+        return;
+    };
+    session.say(format_args!("monitor: 'help' lists the commands"));
+    loop {
+        (port.print)(format_args!("undercroft> "));
+        let line = terminal.line(session.cx);
+        let outcome = match line.bytes().map(core::str::from_utf8) {
+            None => Err(Bad::TooLong(LINE)),
+            Some(Err(_)) => Err(Bad::NotText),
+            Some(Ok(text)) => obey(session, text),
+        };
+        match outcome {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => return,
+            Err(bad) => session.say(format_args!("error: {bad}")),
+        }
+    }
+}
+
+fn obey<'w>(session: &Session<'_>, line: &'w str) -> Outcome<'w> {
+    let mut words = Words::new(line);
+    let Some(name) = words.optional() else { return Ok(ControlFlow::Continue(())) };
+    if name == "quit" {
+        words.end()?;
+        return Ok(ControlFlow::Break(()));
+    }
+    let command = COMMANDS.iter().find(|command| command.name == name).ok_or(Bad::Unknown(name))?;
+    (command.run)(session, words).map(ControlFlow::Continue)
+}
+
+fn help<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(), Bad<'w>> {
+    words.end()?;
+    let quit = [("quit", "", "end the monitor and power off")];
+    for (name, takes, what) in COMMANDS.iter().map(|c| (c.name, c.takes, c.what)).chain(quit) {
+        session.say(format_args!("  {name:<7} {takes:<24} {what}"));
+    }
+    Ok(())
+}
