@@ -23,6 +23,7 @@ impl Line {
 
 /// What a byte did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "returned and taken apart at once, never kept")]
 pub enum Effect {
     /// Nothing that can be seen.
     Nothing,
