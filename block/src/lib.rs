@@ -32,6 +32,11 @@ mod slab;
 #[cfg(test)]
 mod testing;
 
+/// What the guest allocates in a hard interrupt or under a spinlock ends the program (A-GEN-03).
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
+
 pub use data::{Data, Piece};
 pub use device::{BlockDevice, Event, Refusal, Rejected, Watcher};
 pub use error::{Error, Fault};

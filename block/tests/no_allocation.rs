@@ -1,12 +1,9 @@
 //! The path of a request allocates nothing: not on success, not on any error, not when it is sent again (X18, A-VSCSI-05, A-VSCSI-06,
 //! A-VSCSI-07).
 //!
-//! Everything between `submit` and the end of the completion runs with this thread's allocations forbidden; the machine and the scripted host
-//! lift that for themselves where they allocate.
-//!
-//! UNSAFETY: a global allocator that counts.
+//! What the guest's side allocates or frees between `submit` and the end of the completion is counted; the machine and the scripted host
+//! are not the path under test.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -15,49 +12,22 @@ use undercroft_block::scsi::{
 };
 use undercroft_block::{BlockDevice, Complete, Completion, Data, Error, Limits, Op, Piece, Refusal, Request, Tag};
 use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_hal::hosted::{TrapAlloc, trap};
 use undercroft_hal::work::{BottomHalfWork, Turn};
 use undercroft_hal::{BottomHalf, Task};
 use undercroft_hosts::{Config, Machine, Schedule};
 
 thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static SEEN: Cell<u32> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn note() {
-    // During a thread's end there is nothing to count.
-    let _ = WATCHED.try_with(|watched| {
-        if watched.get() {
-            SEEN.set(SEEN.get() + 1);
-        }
-    });
-}
-
-// SAFETY: passes every call on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as above; freeing is allowed in a bottom half, but nothing on this path has anything to free.
-        note();
-        // SAFETY: the block came from `alloc` above, with this layout, by the caller.
-        unsafe { System.dealloc(block, layout) }
-    }
+    static SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: TrapAlloc = TrapAlloc::strict();
 
-/// Runs `f` with allocations counted, or not.
-fn watched<R>(on: bool, f: impl FnOnce() -> R) -> R {
-    let before = WATCHED.replace(on);
-    let result = f();
-    WATCHED.set(before);
+/// Runs a part of the path, with what it allocates and frees counted.
+fn on_the_path<R>(f: impl FnOnce() -> R) -> R {
+    let (result, count) = trap::by_guest(f);
+    SEEN.set(SEEN.get() + count);
     result
 }
 
@@ -118,7 +88,7 @@ impl Scripted {
             let sense = [0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0];
             let sense = if key == 0 { &[][..] } else { &sense };
             let outcome = Outcome { response, status: Status(status), sense, residual };
-            watched(true, || command.finish(cx, &outcome));
+            on_the_path(|| command.finish(cx, &outcome));
         }
     }
 }
@@ -166,7 +136,7 @@ impl Host for Scripted {
     }
     fn commit(&self) {
         // The simulated machine's own queues are not the path under test.
-        watched(false, || self.work.schedule());
+        trap::outside(|| self.work.schedule());
     }
     fn watch(&self, _: Arc<dyn HostWatcher>) {}
 }
@@ -188,7 +158,7 @@ impl Complete for Sink {
 }
 
 /// Runs every operation against every answer; the allocations seen on the path.
-fn allocations_on_the_path(broken: bool) -> u32 {
+fn allocations_on_the_path(broken: bool) -> u64 {
     let mut replies = vec![GOOD, (Response::Complete, 0, [0; 3], 512), (Response::Complete, 2, [0; 3], 0)];
     replies.extend(Response::ALL.map(|response| (response, 0, [0; 3], 0)));
     replies.extend([0x04, 0x08, 0x18, 0x28, 0x30, 0x40, 0xff].map(|status| (Response::Complete, status, [0; 3], 0)));
@@ -233,7 +203,7 @@ fn one(
     }
     let mut request = Request::new(op, 1, 3, data, Completion::new(sink.clone(), 0));
     request.fua = times == 3;
-    watched(true, || disk.submit(request)).expect("taken");
+    on_the_path(|| disk.submit(request)).expect("taken");
     disk.commit();
     cx.wait_until(|| {
         // Pauses between tries are long in real time; here it flies.

@@ -27,6 +27,6 @@ pub mod scsi;
 pub mod virtio;
 
 pub use disk::{Disk, DiskError, SECTOR};
-pub use machine::{Bus, Config, Device, Handle, Machine, Schedule, Space, host_is_working};
+pub use machine::{Bus, Config, Device, Handle, Machine, Schedule, Space};
 pub use random::Random;
 pub use script::Script;

@@ -50,6 +50,8 @@ pub(crate) enum Defect {
     NoManagement = 1 << 20,
     /// That events were lost is not looked at (A-VSCSI-02).
     IgnoresMissed = 1 << 21,
+    /// Interrupt handlers allocate (A-GEN-03).
+    AllocatesInInterrupt = 1 << 22,
 }
 
 /// The hazards in force.

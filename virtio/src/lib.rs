@@ -26,5 +26,10 @@ mod testing;
 pub mod transport;
 pub mod wire;
 
+/// What the guest allocates in a hard interrupt or under a spinlock ends the program (A-GEN-03).
+#[cfg(all(not(loom), test))]
+#[global_allocator]
+static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
+
 pub use error::ProbeError;
 pub use probe::{Found, probe_mmio, probe_pci};

@@ -2,52 +2,21 @@
 //! A-VBLK-02, A-VSCSI-03, A-VSCSI-12).
 //!
 //! Everything that the guest's side allocates or frees while requests are on their way is counted; what the device models allocate is theirs.
-//!
-//! UNSAFETY: a global allocator that counts.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use undercroft_block::scsi::scan;
 use undercroft_block::{BlockDevice, Complete, Completion, Data, Error, Op, Piece, Refusal, Request};
 use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_hal::hosted::{TrapAlloc, trap};
 use undercroft_hal::{BottomHalf, Task, pci};
 use undercroft_hosts::scsi::{Lun, LunSettings, Target};
 use undercroft_hosts::virtio::{Blk, Scsi};
-use undercroft_hosts::{Config, Disk, Machine, Schedule, host_is_working};
+use undercroft_hosts::{Config, Disk, Machine, Schedule};
 use undercroft_virtio::{Found, probe_pci};
 
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static SEEN: Cell<u32> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn note() {
-    // During a thread's end there is nothing to count.
-    if WATCHED.try_with(Cell::get).unwrap_or(false) && !host_is_working() {
-        SEEN.set(SEEN.get() + 1);
-    }
-}
-
-// SAFETY: passes every call on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        note();
-        // SAFETY: the block came from `alloc` above, with this layout, by the caller.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: TrapAlloc = TrapAlloc::strict();
 
 const SLOTS: usize = 8;
 
@@ -73,7 +42,7 @@ impl Complete for Sink {
 const ROUNDS: [(Op, u32); 3] = [(Op::Write, 2), (Op::Read, 2), (Op::Flush, 0)];
 
 /// Writes, reads and flushes, eight at a time, again and again; counts what is allocated and freed meanwhile.
-fn allocations(task: &Task, device: &Arc<dyn BlockDevice>, allocates: bool) -> u32 {
+fn allocations(task: &Task, device: &Arc<dyn BlockDevice>, allocates: bool) -> u64 {
     let sink = Arc::new(Sink { places: [const { Mutex::new(None) }; SLOTS], allocates });
     let block = device.info().block_size as usize;
     let make = |slot: usize| {
@@ -84,11 +53,20 @@ fn allocations(task: &Task, device: &Arc<dyn BlockDevice>, allocates: bool) -> u
     };
     let mut requests: [Option<Request>; SLOTS] = core::array::from_fn(|slot| Some(make(slot)));
     let mut aside: [Data; SLOTS] = Default::default();
-    SEEN.set(0);
-    WATCHED.set(true);
+    let rounds = || rounds(task, device, &sink, &mut requests, &mut aside);
+    trap::by_guest(rounds).1
+}
+
+fn rounds(
+    task: &Task,
+    device: &Arc<dyn BlockDevice>,
+    sink: &Sink,
+    requests: &mut [Option<Request>; SLOTS],
+    aside: &mut [Data; SLOTS],
+) {
     for round in 0..12 {
         let (op, blocks) = ROUNDS[round % 3];
-        for (idle, aside) in requests.iter_mut().zip(&mut aside) {
+        for (idle, aside) in requests.iter_mut().zip(aside.iter_mut()) {
             let mut request = idle.take().unwrap();
             if (op == Op::Flush) != request.data.is_empty() {
                 core::mem::swap(&mut request.data, aside);
@@ -113,11 +91,9 @@ fn allocations(task: &Task, device: &Arc<dyn BlockDevice>, allocates: bool) -> u
             *idle = Some(request);
         }
     }
-    WATCHED.set(false);
-    SEEN.get()
 }
 
-fn on_blk(schedule: Schedule, allocates: bool) -> u32 {
+fn on_blk(schedule: Schedule, allocates: bool) -> u64 {
     let machine = Machine::new(Config { schedule, ..Config::default() });
     machine.add_virtio_pci(Blk::new(Disk::new(4096)));
     machine.run(|task| {
@@ -127,7 +103,7 @@ fn on_blk(schedule: Schedule, allocates: bool) -> u32 {
     })
 }
 
-fn on_scsi(schedule: Schedule, allocates: bool) -> u32 {
+fn on_scsi(schedule: Schedule, allocates: bool) -> u64 {
     let machine = Machine::new(Config { schedule, ..Config::default() });
     let unit = Lun::new(Disk::new(4096), LunSettings::default());
     machine.add_virtio_pci(Scsi::new(Target::new().with(0, unit)));

@@ -23,7 +23,7 @@ use waker::waker;
 
 use crate::context::Task;
 use crate::sync::{IrqSpinLock, Rank};
-use crate::work::{TaskWork, Turn, Work};
+use crate::work::{TaskWork, Turn};
 use crate::{cpu, system};
 
 /// A spawned task.
@@ -69,7 +69,7 @@ where
     let key = system::with(|system| system.cpus[here].sleepers.reserve(cx)).ok_or(TooManyTasks)?;
     let spawned = Arc::new_cyclic(|this: &alloc::sync::Weak<Spawned>| {
         let this = this.clone();
-        let work = Work::new(here, move |cx: &Task| {
+        let work = TaskWork::new(here, move |cx: &Task| {
             if let Some(spawned) = this.upgrade() {
                 spawned.poll(cx, here, key);
             }

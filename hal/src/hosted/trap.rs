@@ -1,9 +1,9 @@
 //! [`TrapAlloc`]: an allocator for tests that catches what the types could not refuse.
 //!
 //! `#[global_allocator] static ALLOC: TrapAlloc = TrapAlloc::new();` in a test program makes every allocation and free in a simulated hard
-//! interrupt end the program, with a message and a backtrace; within [`strict`] the same holds while a spinlock is held (A-PC-07). What
-//! the machine and its devices allocate is their own affair: they are the other side. It counts for each thread, so that a test can
-//! tell whether something leaked.
+//! interrupt end the program, with a message and a backtrace; within [`strict`], or everywhere with [`TrapAlloc::strict`], the same holds
+//! while a spinlock is held (A-PC-07). What the machine and its devices allocate is their own affair: they are the other side. So is what
+//! a panic allocates. It counts for each thread, so that a test can tell whether something leaked, or was allocated at all.
 //!
 //! UNSAFETY: an allocator's face is unsafe; every call is passed on as it is.
 
@@ -25,6 +25,8 @@ pub struct Counts {
     pub allocated_bytes: u64,
     /// Bytes freed.
     pub freed_bytes: u64,
+    /// Allocations and frees by the guest's code: all but those of the machine and of [`outside`].
+    pub by_guest: u64,
     /// Allocations and frees in a hard interrupt, within [`counting`]: elsewhere they end the program.
     pub in_hard_irq: u64,
     /// Allocations and frees with a spinlock held, within [`strict`] and [`counting`].
@@ -34,7 +36,7 @@ pub struct Counts {
 // Const and without destructors: they can be used inside an allocator.
 std::thread_local! {
     static COUNTS: Cell<Counts> = const { Cell::new(Counts {
-        allocations: 0, frees: 0, allocated_bytes: 0, freed_bytes: 0, in_hard_irq: 0, under_lock: 0,
+        allocations: 0, frees: 0, allocated_bytes: 0, freed_bytes: 0, by_guest: 0, in_hard_irq: 0, under_lock: 0,
     }) };
     /// The code that runs is the guest's, not the machine's.
     static GUEST: Cell<bool> = const { Cell::new(false) };
@@ -74,6 +76,13 @@ pub fn counting<R>(f: impl FnOnce() -> R) -> R {
     with_set(&COUNTING, true, f)
 }
 
+/// Runs `f`: its result, and how many allocations and frees the guest's code made meanwhile on this thread.
+pub fn by_guest<R>(f: impl FnOnce() -> R) -> (R, u64) {
+    let before = counts().by_guest;
+    let result = f();
+    (result, counts().by_guest - before)
+}
+
 /// The counts of this thread so far.
 pub fn counts() -> Counts {
     COUNTS.get()
@@ -97,30 +106,39 @@ pub fn assert_no_leak<R: Copy>(f: impl FnOnce() -> R) -> R {
 
 /// The allocator. Passes everything on to the host's.
 #[derive(Debug, Default)]
-pub struct TrapAlloc;
+pub struct TrapAlloc {
+    strict: bool,
+}
 
 impl TrapAlloc {
     /// The allocator.
     pub const fn new() -> Self {
-        Self
+        Self { strict: false }
+    }
+
+    /// The allocator for a program in which nothing may allocate or free with a spinlock held, as if all of it ran within [`strict`].
+    pub const fn strict() -> Self {
+        Self { strict: true }
+    }
+
+    fn note(&self, doing: &str, change: impl FnOnce(&mut Counts)) {
+        // A thread without a machine has no contexts; and a panic's message is not the guest's.
+        let by_guest = GUEST.get() && !std::thread::panicking();
+        let mut counts = COUNTS.get();
+        change(&mut counts);
+        counts.by_guest += u64::from(by_guest);
+        COUNTS.set(counts);
+        if by_guest {
+            check(doing, self.strict || STRICT.get());
+        }
     }
 }
 
-fn note(doing: &str, change: impl FnOnce(&mut Counts)) {
-    let mut counts = COUNTS.get();
-    change(&mut counts);
-    COUNTS.set(counts);
-    // A thread without a machine has no contexts.
-    if GUEST.get() {
-        check(doing);
-    }
-}
-
-fn check(doing: &str) {
+fn check(doing: &str, strict: bool) {
     // From here on the allocator may be used again: by a message, say.
     outside(|| {
         let in_hard_irq = context::current() == Kind::HardIrq;
-        let under_lock = STRICT.get() && sync::any_held();
+        let under_lock = strict && sync::any_held();
         if COUNTING.get() {
             let mut counts = COUNTS.get();
             counts.in_hard_irq += u64::from(in_hard_irq);
@@ -139,7 +157,7 @@ fn check(doing: &str) {
 // SAFETY: every call is passed on to the host's allocator with the caller's contract.
 unsafe impl GlobalAlloc for TrapAlloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note("an allocation", |counts| {
+        self.note("an allocation", |counts| {
             counts.allocations += 1;
             counts.allocated_bytes += layout.size() as u64;
         });
@@ -148,7 +166,7 @@ unsafe impl GlobalAlloc for TrapAlloc {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        note("a free", |counts| {
+        self.note("a free", |counts| {
             counts.frees += 1;
             counts.freed_bytes += layout.size() as u64;
         });
@@ -157,7 +175,7 @@ unsafe impl GlobalAlloc for TrapAlloc {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        note("a reallocation", |counts| {
+        self.note("a reallocation", |counts| {
             counts.allocations += 1;
             counts.frees += 1;
             counts.allocated_bytes += new_size as u64;

@@ -42,7 +42,6 @@ impl Machine {
         budget: usize,
         f: impl FnOnce(&mut dyn super::Device, &Bus<'_>) -> R,
     ) -> Option<R> {
-        let _host = super::host::Working::begin();
         let (device, line) = {
             let devices = self.devices.borrow();
             let attached = devices.get(index)?.as_ref()?;
@@ -76,7 +75,6 @@ impl Machine {
     }
 
     fn take(&self, index: usize) -> Option<(Event, Option<u32>)> {
-        let _host = super::host::Working::begin();
         let cpu = &self.cpus[index];
         if cpu.alarm.get().is_some_and(|at| at <= self.now.get()) {
             cpu.alarm.set(None);

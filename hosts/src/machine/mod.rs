@@ -8,7 +8,6 @@
 
 mod bus;
 mod cpu;
-mod host;
 mod interrupts;
 mod platform;
 mod schedule;
@@ -24,7 +23,6 @@ use undercroft_hal::irq::{IrqLine, MsiMessage};
 use undercroft_hal::pci::Address;
 
 pub use bus::{Bus, Device, Space};
-pub use host::host_is_working;
 pub use schedule::Schedule;
 
 use crate::Random;

@@ -10,6 +10,10 @@ use undercroft_hal::mmio::Mmio;
 use undercroft_hal::pci::{self, Address, Function, Msix};
 use undercroft_hal::{Task, cpu};
 
+/// What the guest allocates in a hard interrupt or under a spinlock ends the program (A-GEN-03).
+#[global_allocator]
+static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
+
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
 pub const INDIRECT: u16 = 4;

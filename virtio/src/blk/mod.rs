@@ -107,7 +107,9 @@ fn identify(cx: &Task, running: &Running<Blk>) -> Result<String, ProbeError> {
     let start = Instant::now();
     loop {
         cx.run_pending();
-        match *running.device.protocol.serial.lock() {
+        // Copied: nothing is allocated under the lock.
+        let serial = *running.device.protocol.serial.lock();
+        match serial {
             Serial::Pending if start.elapsed() > IDENTIFY_TIMEOUT => return Err(ProbeError::Silent),
             Serial::Pending => {}
             Serial::None => return Ok(String::new()),

@@ -15,6 +15,7 @@ use undercroft_hal::irq::{self, Handled, Interrupt, IrqError};
 use undercroft_hal::work::BottomHalfWork;
 
 use crate::ProbeError;
+use crate::defect::{Defect, Defects};
 use crate::transport::Transport;
 use crate::wire;
 
@@ -33,20 +34,29 @@ pub(super) fn connect(
     transport: &mut dyn Transport,
     config: &Arc<BottomHalfWork>,
     queues: &[Target],
+    defects: Defects,
 ) -> Result<Wiring, ProbeError> {
     let each = queues.len() as u16 + 1;
     for vectors in [each, 2, 1] {
         if vectors > each || vectors > transport.vectors() {
             continue;
         }
-        if let Some(handlers) = messages(cx, transport, config, queues, vectors) {
+        if let Some(handlers) = messages(cx, transport, config, queues, (vectors, defects)) {
             return Ok(Wiring { handlers, name: format!("msi-x:{vectors}") });
         }
         undo(transport, queues.len() as u16);
     }
     undo(transport, queues.len() as u16);
-    let handler = line(cx, transport, config, queues).map_err(ProbeError::NoInterrupt)?;
+    let handler = line(cx, transport, config, queues, defects).map_err(ProbeError::NoInterrupt)?;
     Ok(Wiring { handlers: Vec::from([handler]), name: transport.line_name().to_string() })
+}
+
+/// What no handler may do.
+#[inline(always)]
+fn hazard(defects: Defects) {
+    if defects.has(Defect::AllocatesInInterrupt) {
+        drop(core::hint::black_box(alloc::boxed::Box::new(0)));
+    }
 }
 
 fn undo(transport: &mut dyn Transport, queues: u16) {
@@ -63,7 +73,7 @@ fn messages(
     transport: &mut dyn Transport,
     config: &Arc<BottomHalfWork>,
     queues: &[Target],
-    vectors: u16,
+    (vectors, defects): (u16, Defects),
 ) -> Option<Vec<Interrupt>> {
     let mut handlers = Vec::with_capacity(usize::from(vectors));
     for vector in 0..vectors {
@@ -80,11 +90,13 @@ fn messages(
         let registered = if let (None, [work]) = (&config, &works[..]) {
             let work = Arc::clone(work);
             irq::message(cx, cpu, move |_| {
+                hazard(defects);
                 work.schedule();
                 Handled::Yes
             })
         } else {
             irq::message(cx, cpu, move |_| {
+                hazard(defects);
                 works.iter().chain(&config).for_each(|work| work.schedule());
                 Handled::Yes
             })
@@ -106,12 +118,14 @@ fn line(
     transport: &mut dyn Transport,
     config: &Arc<BottomHalfWork>,
     queues: &[Target],
+    defects: Defects,
 ) -> Result<Interrupt, IrqError> {
     let line = transport.line().ok_or(IrqError::NoLine)?;
     let cause = transport.cause();
     let config = Arc::clone(config);
     let works: Vec<_> = queues.iter().map(|(work, _)| Arc::clone(work)).collect();
     irq::line(cx, line, move |_| {
+        hazard(defects);
         let why = cause.take();
         if why.contains(wire::Interrupt::QUEUE) {
             works.iter().for_each(|work| work.schedule());

@@ -171,7 +171,7 @@ pub(crate) fn start<P: Protocol>(
     });
     kept = Arc::clone(&device);
     let config = bottom_half(&Arc::downgrade(&device), 0, |device, cx| device.service_config(cx));
-    let wiring = connect(cx, transport, &config, &targets)?;
+    let wiring = connect(cx, transport, &config, &targets, plan.defects)?;
     for index in 0..plan.queues {
         transport.enable_queue(index)?;
     }

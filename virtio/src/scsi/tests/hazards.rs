@@ -187,6 +187,7 @@ fn tags(defects: Defects) {
                     let tag = super::super::submit::submit(device, index, command, (0, 0)).unwrap();
                     let frames = device.queue(index).unwrap().state.lock();
                     let head: CommandHead = frames.frames.read(tag.index(), 0);
+                    drop(frames);
                     assert!(round > 0 || head.id.get() == tag.to_bits());
                     tags.push(head.id.get());
                 }

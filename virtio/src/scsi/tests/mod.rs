@@ -1,5 +1,6 @@
 //! The driver against the model of another hand: true commands, true disks, true events.
 
+mod contexts;
 mod disks;
 mod hazards;
 mod hotplug;
