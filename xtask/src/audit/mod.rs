@@ -2,6 +2,7 @@
 //! is so: the tests exist, ran on this source, and passed, and every broken variant was caught.
 
 pub mod checklist;
+pub mod deferred;
 pub mod existence;
 pub mod reference;
 pub mod report;

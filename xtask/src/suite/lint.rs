@@ -8,6 +8,7 @@ use anyhow::{Result, bail, ensure};
 use super::source::{self, Source};
 use super::tally::Tally;
 use super::unsafe_count;
+use crate::audit::deferred;
 use crate::cli::LintOptions;
 use crate::host::{install, program, workspace};
 
@@ -54,6 +55,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
         sources.extend(of_crate);
     }
     tally.check(&format!("no file is longer than {TOO_LONG} lines"), all(&sources, short_enough));
+    tally.check("every source of deferred work is listed with its context", deferred::check());
     tally.check("no work is left unfinished", all(&sources, finished));
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// A file of a crate.
 pub struct Source {
@@ -17,10 +17,15 @@ pub struct Source {
 
 /// All Rust files below a folder of the workspace.
 pub fn of(root: &Path, folder: &str) -> Result<Vec<Source>> {
+    paths(root, folder)?.iter().map(|path| read(root, &root.join(path))).collect()
+}
+
+/// Their paths, relative to the root.
+pub fn paths(root: &Path, folder: &str) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     collect(&root.join(folder), &mut paths)?;
     paths.sort();
-    paths.iter().map(|path| read(root, path)).collect()
+    Ok(paths.into_iter().map(|path| path.strip_prefix(root).map(Path::to_owned).unwrap_or(path)).collect())
 }
 
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
@@ -60,4 +65,64 @@ fn flatten(stream: TokenStream, flat: &mut Vec<String>) {
             TokenTree::Literal(_) => {}
         }
     }
+}
+
+/// As [`tokens`], without what only tests have: items under a `cfg` that does not hold unless `test` does.
+pub fn linked_tokens(text: &str) -> Result<Vec<String>> {
+    let stream: TokenStream = text.parse().map_err(|error| anyhow!("not Rust: {error}"))?;
+    let mut flat = Vec::new();
+    flatten(linked(stream), &mut flat);
+    Ok(flat)
+}
+
+fn linked(stream: TokenStream) -> TokenStream {
+    let (mut kept, mut skipping) = (Vec::new(), false);
+    let mut trees = stream.into_iter().peekable();
+    while let Some(tree) = trees.next() {
+        let is_hash = matches!(&tree, TokenTree::Punct(punct) if punct.as_char() == '#');
+        if is_hash && let Some(TokenTree::Group(group)) = trees.peek() {
+            let mut inner = group.stream().into_iter();
+            let is_cfg = matches!(inner.next(), Some(TokenTree::Ident(name)) if name == "cfg");
+            if let (true, Some(TokenTree::Group(predicate))) = (is_cfg, inner.next()) {
+                skipping |= holds(predicate.stream()).into_iter().next() == Some(Some(false));
+            }
+        }
+        // An item ends with its block or its semicolon.
+        let ends = match &tree {
+            TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+            TokenTree::Punct(punct) => punct.as_char() == ';',
+            _ => false,
+        };
+        if !skipping {
+            kept.push(match tree {
+                TokenTree::Group(group) => proc_macro2::Group::new(group.delimiter(), linked(group.stream())).into(),
+                tree => tree,
+            });
+        }
+        skipping &= !ends;
+    }
+    kept.into_iter().collect()
+}
+
+/// Each predicate of a list, where `test` does not hold and of the others nothing is known.
+fn holds(list: TokenStream) -> Vec<Option<bool>> {
+    let mut all = Vec::new();
+    let mut trees = list.into_iter().peekable();
+    while let Some(tree) = trees.next() {
+        let TokenTree::Ident(name) = tree else { continue };
+        let Some(TokenTree::Group(group)) = trees.peek() else {
+            all.push(if name == "test" { Some(false) } else { None });
+            continue;
+        };
+        let inner = holds(group.stream());
+        trees.next();
+        let decided = |by: bool| if inner.contains(&Some(by)) { Some(by) } else { None };
+        all.push(match name.to_string().as_str() {
+            "not" => inner.first().copied().flatten().map(|value| !value),
+            "all" => decided(false).or_else(|| inner.iter().all(Option::is_some).then_some(true)),
+            "any" => decided(true).or_else(|| inner.iter().all(Option::is_some).then_some(false)),
+            _ => None,
+        });
+    }
+    all
 }
