@@ -121,7 +121,7 @@ fn programme(cpus: usize, rounds: u32, random: impl Fn() -> u64 + Clone + Send +
 
 #[cfg(not(any(loom, shuttle)))]
 #[test]
-fn stress_x07_x17_work_on_three_cpus() {
+fn stress_x07_work_on_three_cpus() {
     let state = StdArc::new(std::sync::atomic::AtomicU64::new(0x9e37_79b9_7f4a_7c15));
     // A counter through a mixer: good enough, and the same numbers whatever the threads do.
     let random = move || {

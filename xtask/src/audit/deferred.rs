@@ -26,7 +26,7 @@ pub enum Where {
 }
 
 /// What makes deferred work: the path as it is written.
-const MAKERS: [(&[&str], Where); 12] = [
+const MAKERS: [(&[&str], Where); 13] = [
     (&["BottomHalfWork", "new"], Where::BottomHalf),
     (&["TaskWork", "new"], Where::Task),
     (&["executor", "spawn"], Where::Task),
@@ -35,6 +35,7 @@ const MAKERS: [(&[&str], Where); 12] = [
     (&["irq", "message"], Where::HardIrq),
     (&["irq", "line"], Where::HardIrq),
     (&["irq", "set_alarm_handler"], Where::HardIrq),
+    (&["irq", "set_kick_handler"], Where::HardIrq),
     (&["RawWaker", "new"], Where::Anywhere),
     (&["Waker", "from_raw"], Where::Anywhere),
     (&["Wake", "for"], Where::Anywhere),
@@ -43,8 +44,10 @@ const MAKERS: [(&[&str], Where); 12] = [
 
 /// Names that are not to be given another name, or imported out of their module, or used without saying the context.
 const NO_ALIAS: [&str; 3] = ["Work", "BottomHalfWork", "TaskWork"];
-const NO_IMPORT: [(&str, &[&str]); 2] =
-    [("irq", &["message", "line", "set_alarm_handler"]), ("executor", &["spawn", "spawn_on", "run_on"])];
+const NO_IMPORT: [(&str, &[&str]); 2] = [
+    ("irq", &["message", "line", "set_alarm_handler", "set_kick_handler"]),
+    ("executor", &["spawn", "spawn_on", "run_on"]),
+];
 
 /// How many sources a file has, by context.
 type Found = BTreeMap<(String, Where), usize>;
