@@ -193,6 +193,17 @@ pub enum BenchWith {
     Bhqueue(BenchRatiosOptions),
     /// The locked heap beside talc behind a spin mutex, on this machine
     Heap(BenchRatiosOptions),
+    /// The callout wheel beside other timer wheels, tokio's queue of delays and an ordered map, on this machine
+    Callouts(BenchCalloutsOptions),
+}
+
+#[derive(Args)]
+pub struct BenchCalloutsOptions {
+    #[command(flatten)]
+    pub ratios: BenchRatiosOptions,
+    /// Draws the table into this file, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -71,8 +71,8 @@ fn one_thread(rounds: usize) {
         let with = all.iter_mut().filter(|loaded| loaded.name() != but);
         show(case, rounds, with.map(|loaded| candidate(&mut **loaded, round)).collect());
     };
-    case("start, in cache", &|loaded| loaded.starts(8), "");
-    case("stop, in cache", &|loaded| loaded.stops(8), "");
+    case("start, in cache", &|loaded| loaded.starts(16), "");
+    case("stop, in cache", &|loaded| loaded.stops(16), "");
     case("stop and start of any", &|loaded| loaded.pairs(2000), "");
     case("next event", &|loaded| loaded.questions(1000), "");
     case("expire, 1000 ticks a call", &|loaded| loaded.expiries(4, 1000), "");

@@ -1,5 +1,7 @@
-//! `cargo xtask bench`: what others do on the same virtual hardware, and beside our own heap and queue.
+//! `cargo xtask bench`: what others do on the same virtual hardware, and beside our own heap, queue and callouts.
 
+mod callouts;
+mod chart;
 mod cpio;
 mod debian;
 mod initramfs;
@@ -18,5 +20,6 @@ pub fn command(options: &BenchOptions) -> Result<bool> {
         BenchWith::Linux(options) => linux::command(options),
         BenchWith::Bhqueue(options) => ratios::bhqueue(options),
         BenchWith::Heap(options) => ratios::heap(options),
+        BenchWith::Callouts(options) => callouts::command(options),
     }
 }
