@@ -66,6 +66,15 @@ pub trait Watcher: Send + Sync {
     fn event(&self, cx: &BottomHalf, event: Event);
 }
 
+/// How much of a device to reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// The queue that has this request, where queues can be reset one by one.
+    Queue(Tag),
+    /// All of it.
+    Device,
+}
+
 /// A block device.
 pub trait BlockDevice: Send + Sync {
     /// Who it is.
@@ -87,6 +96,14 @@ pub trait BlockDevice: Send + Sync {
     /// Asks that a request end soon. `true` if the device knows it and will try; in either case its completion runs once. Any context.
     fn cancel(&self, tag: Tag) -> bool {
         let _ = tag;
+        false
+    }
+
+    /// Asks that everything in flight in a part of the device end, by resetting it. `true` if the device will: each request there is finished
+    /// once, with its answer if it had come, else with [`Error::NotStarted`] or [`Error::Reset`]; until then new ones are refused with
+    /// [`Refusal::Full`]. Task or bottom-half context, no lock held.
+    fn reset(&self, what: Reset) -> bool {
+        let _ = what;
         false
     }
 

@@ -37,8 +37,11 @@ pub enum Error {
     TimedOut,
     /// Cancelled by its submitter.
     Cancelled,
-    /// The device was reset with the request in flight, or lost its volatile cache with writes in it.
+    /// The device was reset with the request in flight (it may have been carried out, in part or not at all), or lost its volatile cache
+    /// with writes in it.
     Reset,
+    /// The device was reset before it was told of the request: nothing of it was done, and it may be sent again.
+    NotStarted,
     /// The way to the device failed.
     Transport,
     /// The device was removed.
@@ -81,7 +84,7 @@ impl Error {
             | Self::NoSpace
             | Self::Reserved
             | Self::Broken => Fault::Device,
-            Self::TimedOut | Self::Reset | Self::Transport | Self::Removed => Fault::Transport,
+            Self::TimedOut | Self::Reset | Self::NotStarted | Self::Transport | Self::Removed => Fault::Transport,
             Self::NoMemory => Fault::Resources,
         }
     }
@@ -89,7 +92,7 @@ impl Error {
 
 impl Error {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::OutOfRange,
         Self::BadLength,
         Self::TooLarge,
@@ -106,6 +109,7 @@ impl Error {
         Self::TimedOut,
         Self::Cancelled,
         Self::Reset,
+        Self::NotStarted,
         Self::Transport,
         Self::Removed,
         Self::Broken,
@@ -151,6 +155,7 @@ impl fmt::Display for Error {
             Self::TimedOut => "the device did not answer in time",
             Self::Cancelled => "cancelled",
             Self::Reset => "the device was reset",
+            Self::NotStarted => "the device was reset before it saw the request",
             Self::Removed => "the device was removed",
             Self::Broken => "the device broke its contract",
             Self::NoMemory => "out of memory",

@@ -38,7 +38,7 @@ mod testing;
 static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
 
 pub use data::{Data, Piece};
-pub use device::{BlockDevice, Event, Refusal, Rejected, Watcher};
+pub use device::{BlockDevice, Event, Refusal, Rejected, Reset, Watcher};
 pub use error::{Error, Fault};
 pub use info::{Features, Identity, Info, Limits};
 pub use request::{Complete, Completion, InFlight, Op, Request};

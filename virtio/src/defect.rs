@@ -52,6 +52,8 @@ pub(crate) enum Defect {
     IgnoresMissed = 1 << 21,
     /// Interrupt handlers allocate (A-GEN-03).
     AllocatesInInterrupt = 1 << 22,
+    /// A reset is taken to mean that nothing was done.
+    ResetSaysNothingDone = 1 << 23,
 }
 
 /// The hazards in force.

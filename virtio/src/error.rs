@@ -23,6 +23,8 @@ pub enum ProbeError {
     Map(MmioError),
     /// The status did not read back as zero in time after a reset.
     ResetTimeout,
+    /// The device did not finish the reset of a queue in time.
+    QueueResetTimeout(u16),
     /// The device lacks a feature that the driver cannot do without, by its bit number.
     MissingFeature(u8),
     /// The device did not accept the chosen features (`FEATURES_OK` did not stay).
@@ -57,6 +59,7 @@ impl fmt::Display for ProbeError {
             Self::Pci(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::ResetTimeout => f.write_str("the device did not finish its reset"),
+            Self::QueueResetTimeout(queue) => write!(f, "the device did not finish the reset of queue {queue}"),
             Self::MissingFeature(bit) => write!(f, "the device lacks virtio feature {bit}"),
             Self::FeaturesRefused => f.write_str("the device refused the features that the driver chose"),
             Self::NeedsReset => f.write_str("the device failed while it was being set up"),

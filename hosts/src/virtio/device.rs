@@ -225,7 +225,8 @@ impl<M: Model> Virtio<M> {
             self.resets += 1;
             self.await_reset = true;
             self.resetting = Some(self.knobs.reset_reads);
-            if self.knobs.reset_reads == 0 {
+            // There is nothing to wait for where the status is what it will be.
+            if self.knobs.reset_reads == 0 || self.status == 0 {
                 self.reset_now();
             }
             return;

@@ -18,15 +18,14 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use undercroft_block::{BlockDevice, Identity, Info, Rejected, Request, Tag, Watcher};
+use undercroft_block::{BlockDevice, Identity, Info, Rejected, Request, Reset, Tag, Watcher};
 use undercroft_hal::cpu::{self, MAX_CPUS};
 use undercroft_hal::{Duration, Instant, Task};
 
 use crate::ProbeError;
 use crate::defect::Defects;
-use crate::device::{Plan, RequestQueues, Running, feature_names, route, start};
+use crate::device::{Plan, RING_FEATURES, RequestQueues, Running, Scope, feature_names, route, start};
 use crate::transport::{Transport, setup_with};
-use crate::wire::Features;
 use protocol::{Blk, Serial};
 use wire::BlkFeatures;
 
@@ -42,7 +41,7 @@ const WANTED: u64 = BlkFeatures::SIZE_MAX
     .union(BlkFeatures::DISCARD)
     .union(BlkFeatures::WRITE_ZEROES)
     .bits()
-    | Features::INDIRECT_DESC.union(Features::EVENT_IDX).bits();
+    | RING_FEATURES;
 
 /// How long the device may take to say its serial number.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 5000 });
@@ -139,6 +138,13 @@ impl BlockDevice for VirtioBlk {
         if let Some(queue) = self.running.device.queue(self.here()) {
             queue.commit();
         }
+    }
+
+    fn reset(&self, what: Reset) -> bool {
+        self.running.device.restart(match what {
+            Reset::Queue(tag) => Scope::Queue(tag.queue()),
+            Reset::Device => Scope::Device,
+        })
     }
 
     fn watch(&self, watcher: Arc<dyn Watcher>) {

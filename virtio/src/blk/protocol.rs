@@ -104,6 +104,8 @@ impl Blk {
 impl Protocol for Blk {
     type Slot = Slot;
     type Reply = RequestStatus;
+    /// Capacity in blocks and whether the cache is volatile; `None` if the configuration never stayed the same.
+    type News = Option<(u64, bool)>;
     const FRAME: usize = frame::BYTES;
 
     #[inline]
@@ -139,8 +141,11 @@ impl Protocol for Blk {
     }
 
     fn end(&self, cx: &BottomHalf, slot: Slot, error: Error) {
-        if let Slot::Request(request) = slot {
-            request.finish(cx, Err(error));
+        match slot {
+            Slot::Request(request) => request.finish(cx, Err(error)),
+            // A device that was reset while it was asked who it is stays without a name.
+            Slot::Identify if matches!(error, Error::Reset | Error::NotStarted) => *self.serial.lock() = Serial::None,
+            Slot::Identify => {}
         }
     }
 
@@ -148,8 +153,16 @@ impl Protocol for Blk {
         self.tell(cx, Event::Room);
     }
 
-    fn config_changed(&self, cx: &BottomHalf, transport: &dyn Transport) {
-        let Ok((capacity, writeback)) = read_changing(transport, self.features, self.shift) else { return };
+    fn restarted(&self, cx: &BottomHalf, _device: &Device<Self>, news: Self::News) {
+        self.config_changed(cx, news);
+    }
+
+    fn look(&self, transport: &dyn Transport) -> Self::News {
+        read_changing(transport, self.features, self.shift).ok()
+    }
+
+    fn config_changed(&self, cx: &BottomHalf, news: Self::News) {
+        let Some((capacity, writeback)) = news else { return };
         self.writeback.store(writeback, Ordering::Relaxed);
         if self.capacity.swap(capacity, Ordering::Relaxed) != capacity {
             self.tell(cx, Event::Resized);

@@ -26,6 +26,8 @@ pub(super) type Target = (Arc<BottomHalfWork>, usize);
 pub(super) struct Wiring {
     pub(super) handlers: Vec<Interrupt>,
     pub(super) name: String,
+    /// Messages in use; 0 for the line.
+    pub(super) vectors: u16,
 }
 
 /// Connects the device's interrupts to `config` and `queues`.
@@ -42,13 +44,13 @@ pub(super) fn connect(
             continue;
         }
         if let Some(handlers) = messages(cx, transport, config, queues, (vectors, defects)) {
-            return Ok(Wiring { handlers, name: format!("msi-x:{vectors}") });
+            return Ok(Wiring { handlers, name: format!("msi-x:{vectors}"), vectors });
         }
         undo(transport, queues.len() as u16);
     }
     undo(transport, queues.len() as u16);
     let handler = line(cx, transport, config, queues, defects).map_err(ProbeError::NoInterrupt)?;
-    Ok(Wiring { handlers: Vec::from([handler]), name: transport.line_name().to_string() })
+    Ok(Wiring { handlers: Vec::from([handler]), name: transport.line_name().to_string(), vectors: 0 })
 }
 
 /// What no handler may do.
@@ -106,11 +108,19 @@ fn messages(
         transport.set_vector(vector, message);
     }
     transport.enable_vectors(true);
+    bind(transport, queues.len() as u16, vectors).then_some(handlers)
+}
+
+/// Binds the configuration and each of `queues` to its vector of `vectors`; `false` if the device refused one. Nothing to do for the line.
+pub(super) fn bind(transport: &mut dyn Transport, queues: u16, vectors: u16) -> bool {
+    if vectors == 0 {
+        return true;
+    }
     let mut taken = transport.bind_config(Some(0));
-    for queue in 0..queues.len() as u16 {
+    for queue in 0..queues {
         taken &= transport.bind_queue(queue, Some((queue + 1).min(vectors - 1)));
     }
-    taken.then_some(handlers)
+    taken
 }
 
 fn line(

@@ -1,8 +1,8 @@
 //! What every virtio device of ours has: queues with requests in flight, bottom halves that complete them, and an end.
 //!
 //! # Life of a device
-//! Running → stopping (no request goes out any more, the device is being reset) → dead (the device touches no memory any more: what was
-//! in flight is finished with the reason, from a bottom half, and the rings may be freed). The way is one; [`Device::stop`] walks it, for a
+//! Running ⇄ restarting (see [`restart`]), and from either → stopping (no request goes out any more, the device is being reset) → dead (the device touches no memory any more: what was
+//! in flight is finished with the reason, from a bottom half, and the rings may be freed). The last way is one; [`Device::stop`] walks it, for a
 //! device that broke its contract as for one that is removed.
 //!
 //! # Contexts and locks
@@ -13,30 +13,39 @@
 mod frames;
 mod interrupts;
 mod queue;
+mod restart;
 mod shape;
 mod slots;
 mod start;
 
 pub(crate) use frames::Frames;
 pub(crate) use queue::{Life, Queue, QueueState};
+pub(crate) use restart::Scope;
 pub(crate) use shape::{RequestQueues, feature_names, route};
 pub(crate) use slots::Slots;
 pub(crate) use start::{Plan, Running, TABLE_LEN, start};
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use undercroft_block::{Error, Refusal};
 use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 use undercroft_hal::sync::{IrqSpinGuard, IrqSpinLock, assert_unlocked};
-use undercroft_hal::work::Turn;
+use undercroft_hal::work::{BottomHalfWork, Turn};
 use undercroft_hal::{BottomHalf, cpu};
 
+use restart::Phase;
+
+use crate::ProbeError;
 use crate::defect::{Defect, Defects};
 use crate::queue::Used;
 use crate::transport::{Transport, reset};
-use crate::wire::Status;
+use crate::wire::{Features, Status};
+
+/// What every driver takes of a device's rings.
+pub(crate) const RING_FEATURES: u64 =
+    Features::INDIRECT_DESC.union(Features::EVENT_IDX).union(Features::RING_RESET).bits();
 
 /// Chains completed before others get a turn.
 const BUDGET: usize = 64;
@@ -51,6 +60,8 @@ pub(crate) trait Protocol: Send + Sync + Sized + 'static {
     type Slot: Send;
     /// What the device answered, copied out of shared memory.
     type Reply;
+    /// What of the configuration changes while the device runs.
+    type News;
     /// Shared bytes per chain for headers and answers: a power of two.
     const FRAME: usize;
 
@@ -67,8 +78,20 @@ pub(crate) trait Protocol: Send + Sync + Sized + 'static {
     fn end(&self, cx: &BottomHalf, slot: Self::Slot, error: Error);
     /// Queue `queue` had refused a request and has room again.
     fn room(&self, cx: &BottomHalf, queue: u16);
-    /// The configuration changed.
-    fn config_changed(&self, cx: &BottomHalf, transport: &dyn Transport);
+    /// The features are agreed on again after a reset, and nothing else is set up: settings of the device's own go in here.
+    ///
+    /// # Errors
+    /// [`ProbeError`] stops the device.
+    fn prepare(&self, transport: &mut dyn Transport) -> Result<(), ProbeError> {
+        let _ = transport;
+        Ok(())
+    }
+    /// The device runs again after a reset. No lock is held.
+    fn restarted(&self, cx: &BottomHalf, device: &Device<Self>, news: Self::News);
+    /// Reads what may have changed of the configuration. Tells nobody: nobody else has the transport meanwhile.
+    fn look(&self, transport: &dyn Transport) -> Self::News;
+    /// The configuration changed. No lock is held.
+    fn config_changed(&self, cx: &BottomHalf, news: Self::News);
     /// The device is dead and the first queue's requests have ended.
     fn over(&self, cx: &BottomHalf);
 }
@@ -85,6 +108,16 @@ pub(crate) struct Device<P: Protocol> {
     transport: IrqSpinLock<Option<Box<dyn Transport>>>,
     stopping: AtomicBool,
     over_told: AtomicBool,
+    /// What was agreed on at the start, and is again after a reset.
+    plan: Plan,
+    /// Interrupt messages in use; 0 for the line.
+    vectors: AtomicU16,
+    phase: IrqSpinLock<Phase>,
+    /// Does the restarts.
+    restarts: Arc<BottomHalfWork>,
+    /// Restarts in a row that the device asked for without having returned anything.
+    futile: AtomicU32,
+    returned_before: AtomicU32,
     pub(crate) defects: Defects,
 }
 
@@ -102,9 +135,13 @@ impl<P: Protocol> Device<P> {
     #[inline]
     pub(crate) fn admit(&self, index: usize) -> Result<Admitted<'_, P>, Refusal> {
         let queue = self.queues.get(index).ok_or(Refusal::Gone(Error::Broken))?;
-        let state = queue.state.lock();
+        let mut state = queue.state.lock();
         match state.life {
             Life::Running => {}
+            Life::Restarting => {
+                state.starved = true;
+                return Err(Refusal::Full);
+            }
             Life::Stopping => return Err(Refusal::Gone(Error::Reset)),
             Life::Dead(error) => return Err(Refusal::Gone(error)),
         }
@@ -122,7 +159,7 @@ impl<P: Protocol> Device<P> {
             let mut state = queue.state.lock();
             match state.life {
                 Life::Running => state.begin_service(),
-                Life::Stopping => return Turn::Done,
+                Life::Restarting | Life::Stopping => return Turn::Done,
                 Life::Dead(error) => {
                     drop(state);
                     let turn = self.end_all(cx, queue, error);
@@ -194,7 +231,7 @@ impl<P: Protocol> Device<P> {
             if let Some(slot) = state.done.pop_front() {
                 drop(state);
                 self.protocol.finish_idle(cx, slot);
-            } else if let Some(slot) = state.slots.take_any() {
+            } else if let Some((_, slot)) = state.slots.take_any() {
                 drop(state);
                 self.protocol.end(cx, slot, error);
             } else {
@@ -217,13 +254,12 @@ impl<P: Protocol> Device<P> {
         // Whoever has the transport now is stopping the device.
         let Some(transport) = self.transport.lock().take() else { return Turn::Done };
         let failed = transport.status().contains(Status::NEEDS_RESET);
-        if !failed {
-            self.protocol.config_changed(cx, &*transport);
-        }
+        let news = (!failed).then(|| self.protocol.look(&*transport));
+        // Whoever is told may drop the driver, which resets the device.
         *self.transport.lock() = Some(transport);
-        if failed {
-            log::error!("the device says that it needs a reset");
-            self.stop(Error::Broken);
+        match news {
+            Some(news) => self.protocol.config_changed(cx, news),
+            None => self.needs_reset(),
         }
         Turn::Done
     }

@@ -16,7 +16,9 @@ use crate::transport::Doorbell;
 pub(crate) enum Life {
     /// Requests go in and out.
     Running,
-    /// The device is being reset: nothing goes in, nothing is given back yet.
+    /// The device or the queue is being reset, to go on: nothing goes in for now.
+    Restarting,
+    /// The device is being reset for good: nothing goes in, nothing is given back yet.
     Stopping,
     /// The device was reset: everything ends with this.
     Dead(Error),
@@ -66,6 +68,22 @@ impl<S> Queue<S> {
         }
     }
 
+    /// Lets nothing in for now.
+    pub(super) fn hold(&self) {
+        let mut state = self.state.lock();
+        if state.life == Life::Running {
+            state.life = Life::Restarting;
+        }
+    }
+
+    /// Lets requests in again, unless the device was stopped meanwhile.
+    pub(super) fn release(&self) {
+        let mut state = self.state.lock();
+        if state.life == Life::Restarting {
+            state.life = Life::Running;
+        }
+    }
+
     /// Starts what was added.
     #[inline]
     pub(crate) fn commit(&self) {
@@ -93,6 +111,11 @@ impl<S> QueueState<S> {
             self.serving = true;
             self.ring.disable_interrupts();
         }
+    }
+
+    /// The ring is new: nobody is at work on it.
+    pub(super) const fn stop_serving(&mut self) {
+        self.serving = false;
     }
 
     /// The bottom half ends its batch: publishes what its completions added. `true` if the device wants a kick for it.

@@ -71,13 +71,13 @@ impl<S> Slots<S> {
         value
     }
 
-    /// Takes anything: to end everything after a reset.
-    pub(crate) fn take_any(&mut self) -> Option<S> {
+    /// Takes anything, with its head: to end everything after a reset.
+    pub(crate) fn take_any(&mut self) -> Option<(u16, S)> {
         if self.used == 0 {
             return None;
         }
-        let value = self.slots.iter_mut().find_map(|slot| slot.value.take());
-        self.used -= u16::from(value.is_some());
-        value
+        let taken = (0..).zip(&mut self.slots).find_map(|(head, slot)| Some((head, slot.value.take()?)));
+        self.used -= u16::from(taken.is_some());
+        taken
     }
 }

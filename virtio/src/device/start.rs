@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use undercroft_block::Error;
 use undercroft_hal::dma::DmaConstraints;
@@ -14,6 +14,7 @@ use undercroft_hal::work::{BottomHalfWork, Turn};
 use undercroft_hal::{BottomHalf, Task, cpu};
 
 use super::interrupts::{Target, connect};
+use super::restart::{self, Phase};
 use super::shape::SPECIAL_DESCRIPTORS;
 use super::{Device, Frames, Protocol, Queue, QueueState, Slots};
 use crate::ProbeError;
@@ -166,12 +167,19 @@ pub(crate) fn start<P: Protocol>(
             transport: IrqSpinLock::new(Rank::DEVICE, None),
             stopping: AtomicBool::new(false),
             over_told: AtomicBool::new(false),
+            plan,
+            vectors: AtomicU16::new(0),
+            phase: IrqSpinLock::new(restart::RANK, Phase::Idle),
+            restarts: bottom_half(weak, 0, |device, cx| device.service_restart(cx)),
+            futile: AtomicU32::new(0),
+            returned_before: AtomicU32::new(0),
             defects: plan.defects,
         }
     });
     kept = Arc::clone(&device);
     let config = bottom_half(&Arc::downgrade(&device), 0, |device, cx| device.service_config(cx));
     let wiring = connect(cx, transport, &config, &targets, plan.defects)?;
+    device.vectors.store(wiring.vectors, Ordering::Relaxed);
     for index in 0..plan.queues {
         transport.enable_queue(index)?;
     }

@@ -112,8 +112,10 @@ impl<'a, M: RingMemory> Chain<'a, M> {
         }
         ring.free_head = at;
         ring.free -= taken;
+        let at = ring.next_available;
         let shadow = &mut ring.shadow[usize::from(head)];
         shadow.state = State::Head;
+        shadow.at = at;
         shadow.writable = writable;
         shadow.claimable = writable.saturating_add(extra);
         if !ring.defects.has(Defect::StaleChainLength) || shadow.count == 0 {

@@ -77,6 +77,7 @@ impl RingMemory for Memory {
             fence(Ordering::SeqCst);
         }
     }
+    fn clear(&self) {}
     fn shared_next(&self, _: u16) -> Option<u16> {
         None
     }

@@ -36,6 +36,8 @@ pub trait RingMemory {
     fn available_event(&self) -> u16;
     /// Orders every store before it before every load after it (a full fence).
     fn full_fence(&self);
+    /// Zeroes everything that the device reads or writes. It uses none of it.
+    fn clear(&self);
     /// What the shared memory now says follows descriptor `index`: only the hazard X35 asks.
     #[cfg(test)]
     fn shared_next(&self, index: u16) -> Option<u16>;
@@ -159,6 +161,10 @@ impl RingMemory for SharedRing {
     #[inline]
     fn full_fence(&self) {
         fence(Ordering::SeqCst);
+    }
+
+    fn clear(&self) {
+        self.block.clear();
     }
 
     #[cfg(test)]

@@ -59,11 +59,20 @@ pub(super) struct Shadow {
     pub(super) next: u16,
     /// Descriptors of the chain, for a head.
     pub(super) count: u16,
+    /// The available index that it was added at, for a head.
+    pub(super) at: u16,
     pub(super) state: State,
     /// Bytes that the device may write, for a head.
     pub(super) writable: u32,
     /// Bytes that it may say it wrote, for a head: see [`Chain::counts_readable`].
     pub(super) claimable: u32,
+}
+
+impl Shadow {
+    /// A free descriptor, in a list of all of them.
+    const fn free(index: u16, size: u16) -> Self {
+        Self { next: (index + 1) & (size - 1), count: 0, at: 0, state: State::Free, writable: 0, claimable: 0 }
+    }
 }
 
 /// A split virtqueue over memory `M`.
@@ -86,6 +95,8 @@ pub struct Split<M> {
     /// Used index as last read, validated: at most `in_flight` ahead of `next_used`.
     pub(super) used_seen: u16,
     pub(super) in_flight: u16,
+    /// Chains returned in all, wrapping.
+    pub(super) returned: u32,
     pub(super) broken: Option<RingError>,
     pub(super) defects: Defects,
 }
@@ -96,13 +107,7 @@ impl<M: RingMemory> Split<M> {
         if !size.is_power_of_two() || size > MAX_SIZE {
             return None;
         }
-        let shadow = (0..size).map(|index| Shadow {
-            next: (index + 1) & (size - 1),
-            count: 0,
-            state: State::Free,
-            writable: 0,
-            claimable: 0,
-        });
+        let shadow = (0..size).map(|index| Shadow::free(index, size));
         Some(Self {
             memory,
             size,
@@ -116,6 +121,7 @@ impl<M: RingMemory> Split<M> {
             next_used: 0,
             used_seen: 0,
             in_flight: 0,
+            returned: 0,
             broken: None,
             defects: Defects::default(),
         })
@@ -144,6 +150,28 @@ impl<M: RingMemory> Split<M> {
     /// How the device broke the contract, if it did.
     pub const fn broken(&self) -> Option<RingError> {
         self.broken
+    }
+
+    /// Chains that came back in all, wrapping.
+    pub const fn returned(&self) -> u32 {
+        self.returned
+    }
+
+    /// Whether the device was told of the chain in flight: if not, it has not touched it.
+    pub fn was_told(&self, head: u16) -> bool {
+        let since = |index: u16| index.wrapping_sub(self.published);
+        self.shadow.get(usize::from(head)).is_none_or(|shadow| since(shadow.at) >= since(self.next_available))
+    }
+
+    /// Makes the ring as it was at first, memory and all, with nothing in flight. The device does not use it: it was reset.
+    pub fn restart(&mut self) {
+        self.memory.clear();
+        for (index, shadow) in (0..).zip(&mut self.shadow) {
+            *shadow = Shadow::free(index, self.size);
+        }
+        (self.free_head, self.free, self.in_flight) = (0, self.size, 0);
+        (self.next_available, self.published, self.next_used, self.used_seen) = (0, 0, 0, 0);
+        self.broken = None;
     }
 
     /// Begins a chain of exactly `count` buffers. Nothing changes until [`Chain::finish`].
@@ -230,6 +258,7 @@ impl<M: RingMemory> Split<M> {
         self.release(head, shadow.count);
         self.next_used = self.next_used.wrapping_add(1);
         self.in_flight = self.in_flight.wrapping_sub(1);
+        self.returned = self.returned.wrapping_add(1);
         // No more than it can have written, whatever it counts.
         let len = if self.defects.has(Defect::TrustsLengths) { len } else { len.min(shadow.writable) };
         Ok(Some(Used { head, len }))

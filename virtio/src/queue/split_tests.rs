@@ -70,6 +70,14 @@ impl RingMemory for Rc<Plain> {
         self.available_event.get()
     }
     fn full_fence(&self) {}
+    fn clear(&self) {
+        self.available_index.set(0);
+        self.used_index.set(0);
+        self.used_event.set(0);
+        self.available_event.set(0);
+        self.available_flags.set(0);
+        self.used_flags.set(0);
+    }
     fn shared_next(&self, index: u16) -> Option<u16> {
         let descriptor = self.descriptors.borrow()[usize::from(index)];
         (descriptor.flags.get() & DESC_NEXT != 0).then(|| descriptor.next.get())

@@ -3,7 +3,7 @@
 use undercroft_block::scsi::{Address, HostEvent, Lun};
 
 use super::protocol::{Scsi, Slot, frame};
-use super::wire::{EVENTS_MISSED, Event, EventKind, ResetReason};
+use super::wire::{EVENTS_MISSED, Event, EventKind, ResetReason, queue};
 use crate::device::{Device, Life, QueueState};
 use crate::queue::Buffer;
 
@@ -39,6 +39,17 @@ pub(super) fn read(event: Option<&Event>) -> Told {
         _ => None,
     };
     Told { missed: what & EVENTS_MISSED != 0, event }
+}
+
+/// Gives the device as many empty buffers as there is room for.
+pub(super) fn post_all(device: &Device<Scsi>) {
+    let Some(events) = device.queue(usize::from(queue::EVENT)) else { return };
+    // Not in the loop's head, where the lock would be held for the whole loop.
+    let size = events.state.lock().ring.size();
+    for _ in 0..size {
+        post(device, queue::EVENT);
+    }
+    events.commit();
 }
 
 /// Gives the device an empty buffer. The bottom half that is at work, or the caller's commit, tells it.

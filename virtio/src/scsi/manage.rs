@@ -13,7 +13,7 @@ use super::protocol::{Scsi, Slot, frame};
 use super::submit::unit;
 use super::wire::{ManagementFunction, ManagementRequest, ResponseCode, queue};
 use crate::defect::Defect;
-use crate::device::{Device, Life, QueueState};
+use crate::device::{Device, Life, QueueState, Scope};
 use crate::queue::Buffer;
 
 /// What became of task management, since the host's start.
@@ -83,7 +83,8 @@ pub(super) fn manage(device: &Device<Scsi>, what: Management) -> Managed {
         Management::Abort(tag) => abort(device, tag),
         Management::ResetUnit(address) => ask(device, ManagementFunction::LOGICAL_UNIT_RESET, address, 0),
         Management::ResetBus => reset_bus(device),
-        Management::ResetHost => Managed::Unsupported,
+        Management::ResetHost if device.restart(Scope::Device) => Managed::Asked,
+        Management::ResetHost => Managed::Refused,
     }
 }
 

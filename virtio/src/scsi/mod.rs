@@ -25,17 +25,15 @@ use undercroft_hal::cpu::{self, MAX_CPUS};
 
 use crate::ProbeError;
 use crate::defect::Defects;
-use crate::device::{Plan, RequestQueues, Running, feature_names, route, start};
+use crate::device::{Plan, RING_FEATURES, RequestQueues, Running, feature_names, route, start};
 use crate::transport::{Transport, setup_with};
-use crate::wire::Features;
 pub use manage::ManagementCounts;
 pub use protocol::EventCounts;
 use protocol::Scsi;
 use wire::{ScsiFeatures, queue};
 
 /// What the driver takes of what a device offers.
-const WANTED: u64 = ScsiFeatures::HOTPLUG.union(ScsiFeatures::CHANGE).bits()
-    | Features::INDIRECT_DESC.union(Features::EVENT_IDX).bits();
+const WANTED: u64 = ScsiFeatures::HOTPLUG.union(ScsiFeatures::CHANGE).bits() | RING_FEATURES;
 
 /// A virtio SCSI host.
 ///
@@ -78,14 +76,7 @@ impl VirtioScsi {
         let plan = Plan { features: bits, queues: special + queues.count, special, max_size: queues.max_size, defects };
         let controller = transport.place();
         let running = start(cx, transport, plan, Scsi::new(shape.event_bytes))?;
-        if let Some(events) = running.device.queue(usize::from(queue::EVENT)) {
-            // Not in the loop's head, where the lock would be held for the whole loop.
-            let size = events.state.lock().ring.size();
-            for _ in 0..size {
-                events::post(&running.device, queue::EVENT);
-            }
-            events.commit();
-        }
+        events::post_all(&running.device);
         let identity = HostIdentity {
             driver: "virtio-scsi",
             controller,

@@ -8,9 +8,11 @@ use undercroft_block::scsi::{Command, HostEvent, HostWatcher, Outcome, Response,
 use undercroft_hal::BottomHalf;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 
+use super::config;
 use super::events;
 use super::manage::{self, Manager};
 use super::wire::{self, CommandAnswer, ResponseCode, SENSE_SIZE};
+use crate::ProbeError;
 use crate::defect::{Defect, Defects};
 use crate::device::{Breach, Device, Frames, Protocol};
 use crate::queue::Used;
@@ -158,6 +160,7 @@ fn outcome<'a>(device: &Device<Scsi>, answer: &Answer, sense: &'a [u8]) -> Outco
 impl Protocol for Scsi {
     type Slot = Slot;
     type Reply = Reply;
+    type News = ();
     const FRAME: usize = frame::BYTES;
 
     #[inline]
@@ -218,6 +221,8 @@ impl Protocol for Scsi {
         let response = match error {
             Error::Removed => Response::Removed,
             Error::Broken => Response::Broken,
+            // Nothing was done: it is sent again after a while, whatever it is.
+            Error::NotStarted => Response::Busy,
             _ => Response::Reset,
         };
         match slot {
@@ -231,7 +236,19 @@ impl Protocol for Scsi {
         self.tell(cx, HostEvent::Room);
     }
 
-    fn config_changed(&self, cx: &BottomHalf, _transport: &dyn Transport) {
+    fn prepare(&self, transport: &mut dyn Transport) -> Result<(), ProbeError> {
+        config::fix_sizes(transport)
+    }
+
+    fn restarted(&self, cx: &BottomHalf, device: &Device<Self>, (): ()) {
+        events::post_all(device);
+        // What happened to units meanwhile was told to nobody.
+        self.tell(cx, HostEvent::Rescan);
+    }
+
+    fn look(&self, _transport: &dyn Transport) {}
+
+    fn config_changed(&self, cx: &BottomHalf, (): ()) {
         // Nothing in the configuration changes by itself, except on hosts that report units this way.
         self.tell(cx, HostEvent::Rescan);
     }

@@ -160,6 +160,12 @@ impl Transport for MmioTransport {
         if self.get(reg::QUEUE_READY) == 1 { Ok(()) } else { Err(ProbeError::QueueRefused(queue)) }
     }
 
+    fn reset_queue(&mut self, queue: u16) -> Result<(), ProbeError> {
+        self.select(queue);
+        self.set(reg::QUEUE_RESET, 1);
+        super::setup::await_queue_reset(queue, || self.get(reg::QUEUE_RESET) != 0)
+    }
+
     fn vectors(&self) -> u16 {
         0
     }

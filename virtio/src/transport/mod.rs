@@ -17,7 +17,7 @@ pub use cause::Cause;
 pub use doorbell::Doorbell;
 pub use mmio::MmioTransport;
 pub use pci::PciTransport;
-pub(crate) use setup::negotiate_with as setup_with;
+pub(crate) use setup::{agree, negotiate_with as setup_with};
 pub use setup::{negotiate, read_config, reset};
 
 use alloc::string::String;
@@ -94,6 +94,12 @@ pub trait Transport: Send {
     /// # Errors
     /// [`ProbeError::QueueRefused`] when it does not start.
     fn enable_queue(&mut self, queue: u16) -> Result<(), ProbeError>;
+
+    /// Resets a queue and waits until the device has let go of its memory (2.6.1). Only with `RING_RESET` agreed on.
+    ///
+    /// # Errors
+    /// [`ProbeError::QueueResetTimeout`]; [`ProbeError::QueueRefused`] where the transport has no such register.
+    fn reset_queue(&mut self, queue: u16) -> Result<(), ProbeError>;
 
     /// How many interrupt messages the device can tell apart; 0 where it has a line only.
     fn vectors(&self) -> u16;

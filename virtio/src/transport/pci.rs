@@ -176,6 +176,15 @@ impl Transport for PciTransport {
         if self.get::<u16>(common::QUEUE_ENABLE) == 1 { Ok(()) } else { Err(ProbeError::QueueRefused(queue)) }
     }
 
+    fn reset_queue(&mut self, queue: u16) -> Result<(), ProbeError> {
+        if self.at.common.len() < common::QUEUE_RESET + 2 {
+            return Err(ProbeError::QueueRefused(queue));
+        }
+        self.select(queue);
+        self.set(common::QUEUE_RESET, 1u16);
+        super::setup::await_queue_reset(queue, || self.get::<u16>(common::QUEUE_RESET) != 0)
+    }
+
     fn vectors(&self) -> u16 {
         self.msix.as_ref().map_or(0, Msix::len)
     }

@@ -40,8 +40,7 @@ pub fn negotiate(transport: &mut dyn Transport, wanted: u64) -> Result<u64, Prob
 
 pub(crate) fn negotiate_with(transport: &mut dyn Transport, wanted: u64, defects: Defects) -> Result<u64, ProbeError> {
     reset(transport)?;
-    transport.set_status(Status::ACKNOWLEDGE);
-    transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER);
+    acknowledge(transport);
     let offered = transport.device_features();
     if offered & Features::VERSION_1.bits() == 0 {
         transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FAILED);
@@ -49,6 +48,28 @@ pub(crate) fn negotiate_with(transport: &mut dyn Transport, wanted: u64, defects
     }
     // With ACCESS_PLATFORM the addresses given to the device are those of the DMA interface, which is what the platform hands out.
     let chosen = offered & (wanted | (Features::VERSION_1 | Features::ACCESS_PLATFORM).bits());
+    choose(transport, chosen, defects)?;
+    Ok(chosen)
+}
+
+/// Agrees on the same features again, after a reset.
+///
+/// # Errors
+/// [`ProbeError::FeaturesRefused`] when the device does not offer them all any more, or refuses them.
+pub(crate) fn agree(transport: &mut dyn Transport, features: u64, defects: Defects) -> Result<(), ProbeError> {
+    acknowledge(transport);
+    if features & !transport.device_features() != 0 {
+        return Err(ProbeError::FeaturesRefused);
+    }
+    choose(transport, features, defects)
+}
+
+fn acknowledge(transport: &mut dyn Transport) {
+    transport.set_status(Status::ACKNOWLEDGE);
+    transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER);
+}
+
+fn choose(transport: &mut dyn Transport, chosen: u64, defects: Defects) -> Result<(), ProbeError> {
     transport.set_driver_features(chosen);
     transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK);
     let status = transport.status();
@@ -59,7 +80,19 @@ pub(crate) fn negotiate_with(transport: &mut dyn Transport, wanted: u64, defects
         transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK | Status::FAILED);
         return Err(ProbeError::FeaturesRefused);
     }
-    Ok(chosen)
+    Ok(())
+}
+
+/// Waits for the reset of a queue that was asked for (2.6.1.2): `going_on` reads the queue's reset register.
+pub(super) fn await_queue_reset(queue: u16, going_on: impl Fn() -> bool) -> Result<(), ProbeError> {
+    let start = Instant::now();
+    while going_on() {
+        if start.elapsed() > RESET_TIMEOUT {
+            return Err(ProbeError::QueueResetTimeout(queue));
+        }
+        cpu::relax();
+    }
+    Ok(())
 }
 
 /// Reads several fields of the configuration as they were at one time (2.5.1).

@@ -43,6 +43,8 @@ pub const QUEUE_DESC: usize = 0x080;
 pub const QUEUE_DRIVER: usize = 0x090;
 /// Used ring.
 pub const QUEUE_DEVICE: usize = 0x0a0;
+/// Resets the queue, reads as 1 until that is done; only there with `RING_RESET`.
+pub const QUEUE_RESET: usize = 0x0c0;
 /// Changes when the configuration does.
 pub const CONFIG_GENERATION: usize = 0x0fc;
 /// The device's configuration.

@@ -82,7 +82,9 @@ pub mod common {
     pub const QUEUE_DRIVER: usize = 0x28;
     /// u64: used ring.
     pub const QUEUE_DEVICE: usize = 0x30;
-    /// Bytes that the driver uses.
+    /// u16: resets the queue, reads as 1 until that is done; only there with `RING_RESET`.
+    pub const QUEUE_RESET: usize = 0x3a;
+    /// Bytes that every device has.
     pub const SIZE: usize = 0x38;
 }
 

@@ -35,7 +35,7 @@ fn says_who_and_what_it_is() {
         let identity = driver.identity();
         assert_eq!((identity.driver, &identity.serial[..]), ("virtio-blk", "undercroft-0"));
         assert_eq!(&identity.interrupts[..], "msi-x:2", "one queue for one CPU");
-        assert_eq!(&identity.transport[..], "event-idx indirect");
+        assert_eq!(&identity.transport[..], "event-idx indirect ring-reset");
         let info = driver.info();
         assert_eq!((info.capacity, info.block_size, info.physical_block_size), (1 << 16, 512, 4096));
         assert!(info.features.contains(Features::VOLATILE_CACHE | Features::DISCARD | Features::WRITE_ZEROES));

@@ -14,7 +14,7 @@ fn a_broken_contract_ends_every_request_once() {
         Fault::IndexJump(40_000),
         Fault::TooLong(9),
     ];
-    for fault in lies.into_iter().chain([Fault::NoStatus, Fault::NeedsReset]) {
+    for fault in lies.into_iter().chain([Fault::NoStatus]) {
         for schedule in [Schedule::Eager, Schedule::Lazy, Schedule::RANDOM] {
             let rig = Rig::schedule(schedule).faults(FaultScript::none().at(10, fault).from(15, Fault::Never));
             rig.run(|task, driver| {
@@ -47,17 +47,6 @@ fn a_broken_contract_ends_every_request_once() {
             assert!(rig.host.with(|host| host.resets()) >= 2, "the device was reset");
         }
     }
-}
-
-#[test]
-fn needs_reset_without_a_request_is_noticed() {
-    let rig = Rig::schedule(Schedule::Lazy).faults(FaultScript::none().from(1, Fault::Never));
-    rig.run(|task, driver| {
-        let sink = Sink::new();
-        go(&driver, read(1, 1, 512, sink.to(1))).unwrap();
-        rig.host.with(|host| host.needs_reset());
-        assert_eq!(sink.wait(task, 1)[0].result, Err(Error::Broken));
-    });
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod basics;
 mod contexts;
 mod hazards;
 mod hostile;
+mod restart;
 mod shapes;
 
 use alloc::boxed::Box;
@@ -22,6 +23,8 @@ use crate::defect::{Defect, Defects};
 use crate::testing::{Sink, buffer, bytes, read, settle, write};
 use crate::transport::PciTransport;
 use crate::wire::DeviceId;
+
+const GOOD: Defects = Defects::none();
 
 pub(super) const SEED: u64 = 3;
 

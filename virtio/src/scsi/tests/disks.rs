@@ -70,7 +70,7 @@ fn says_who_it_is_and_refuses_what_it_cannot_address() {
     rig.run(GOOD, |_task, driver| {
         let identity = driver.identity();
         assert_eq!((identity.driver, &identity.interrupts[..]), ("virtio-scsi", "msi-x:5"));
-        assert_eq!(&identity.transport[..], "event-idx indirect");
+        assert_eq!(&identity.transport[..], "event-idx indirect ring-reset");
         let info = *driver.info();
         assert_eq!((info.max_target, info.max_lun, info.queues, info.limits.max_segments), (255, 0x3fff, 2, 3));
         let collector = Arc::new(Collector::default());

@@ -158,3 +158,45 @@ fn a_reset_of_the_bus_reaches_every_target_with_a_command() {
         assert_eq!(driver.management_counts().done, 40);
     });
 }
+
+/// The last rung, with a host that answers no function: the host is reset, everything ends, and it goes on, events too.
+#[test]
+fn a_vscsi_10_a_host_that_answers_nothing_is_reset() {
+    for schedule in [Schedule::Eager, Schedule::Lazy, Schedule::RANDOM] {
+        let rig = Rig::schedule(schedule).faults(FaultScript::none().at(3, Fault::Never).at(4, Fault::Never));
+        rig.host.with(|host| host.model().management_deaf = true);
+        rig.run(GOOD, |task, driver| {
+            let collector = Arc::new(Collector::default());
+            let sink = Sink::new();
+            driver.watch(sink.clone());
+            ready(task, &driver, &collector);
+            let tag = stuck(&driver, &collector, 1, at(0, 0));
+            stuck(&driver, &collector, 2, at(0, 5));
+            settle(task);
+            let late = command(&collector, 3, at(0, 0), read10(1, 1), (Direction::In, 512));
+            driver.submit(late).unwrap();
+            assert_eq!(driver.manage(Management::ResetHost), Managed::Asked);
+            // Where it goes on at once there is room at once.
+            let refused = driver.submit(command(&collector, 4, at(0, 0), TEST_UNIT_READY, NOTHING)).err().map(end);
+            if let Some(why) = refused {
+                assert_eq!(why, undercroft_block::Refusal::Full);
+            }
+            let ends = cookies(&collector.wait(task, 3));
+            assert_eq!(ends, [(1, Response::Reset), (2, Response::Reset), (3, Response::Busy)]);
+            settle(task);
+            assert!(!driver.cancel(tag));
+            let room = sink.host_events.lock().unwrap().contains(&HostEvent::Room);
+            assert_eq!(room, refused.is_some());
+            driver.commit();
+            collector.wait(task, usize::from(refused.is_none()));
+            assert!(sink.host_events.lock().unwrap().contains(&HostEvent::Rescan), "events were lost meanwhile");
+            ready(task, &driver, &collector);
+            go(&driver, command(&collector, 5, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
+            assert_eq!(collector.wait(task, 1)[0].status, Status::GOOD);
+            let before = driver.event_counts().received;
+            rig.host.with(|host| (0..30).for_each(|_| host.model().event(ScsiEvent::HardReset(0, 0))));
+            settle(task);
+            assert!(driver.event_counts().received > before, "no event arrives any more");
+        });
+    }
+}
