@@ -108,6 +108,11 @@ impl Disk {
         }
     }
 
+    /// Turns the write cache off and leaves in it what is in it, until a flush.
+    pub fn stop_caching(&self) {
+        self.0.borrow_mut().write_back = false;
+    }
+
     /// Whether the write cache is on.
     pub fn write_back(&self) -> bool {
         self.0.borrow().write_back
@@ -152,6 +157,7 @@ impl Disk {
             if state.write_back {
                 state.cache.entry(at).or_default().push(content);
             } else {
+                state.cache.remove(&at);
                 state.durable.insert(at, Box::new(content));
             }
         }

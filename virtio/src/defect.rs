@@ -54,6 +54,8 @@ pub(crate) enum Defect {
     AllocatesInInterrupt = 1 << 22,
     /// A reset is taken to mean that nothing was done.
     ResetSaysNothingDone = 1 << 23,
+    /// The cache is switched off without a flush of what is in it.
+    SwitchesWithoutFlush = 1 << 24,
 }
 
 /// The hazards in force.

@@ -289,7 +289,12 @@ impl Model for Blk {
     fn write_config(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Breach> {
         match bytes {
             &[cache @ (0 | 1)] if offset == WRITEBACK_OFFSET && self.has(bit::CONFIG_WCE) => {
-                self.disk.set_write_back(cache == 1);
+                // What was written before a switch to write-through need not be durable (5.2.6.2).
+                if cache == 1 {
+                    self.disk.set_write_back(true)
+                } else {
+                    self.disk.stop_caching()
+                }
                 Ok(())
             }
             _ => Err(Breach::Request("5.2.4: wrote a read-only field of the configuration")),
@@ -298,6 +303,9 @@ impl Model for Blk {
 
     fn reset(&mut self) {
         self.features = 0;
+        if self.limits.cache_control {
+            self.disk.set_write_back(true);
+        }
     }
 
     fn negotiated(&mut self, features: u64) {

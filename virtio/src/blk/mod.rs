@@ -6,6 +6,7 @@
 //!
 //! Made in task context; used as [`BlockDevice`] says.
 
+mod cache;
 mod config;
 mod protocol;
 mod submit;

@@ -7,8 +7,10 @@ use undercroft_block::{Error, Event, Features, InFlight, Info, Watcher};
 use undercroft_hal::BottomHalf;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 
+use super::cache::Switch;
 use super::config::read_changing;
 use super::wire::{BlkFeatures, ID_BYTES, RequestStatus};
+use crate::ProbeError;
 use crate::device::{Breach, Device, Frames, Protocol};
 use crate::queue::Used;
 use crate::transport::Transport;
@@ -55,6 +57,7 @@ pub(super) struct Blk {
     writeback: AtomicBool,
     pub(super) serial: IrqSpinLock<Serial>,
     watcher: IrqSpinLock<Option<Arc<dyn Watcher>>>,
+    pub(super) switch: Switch,
 }
 
 /// Inside a queue's lock.
@@ -70,6 +73,7 @@ impl Blk {
             writeback: AtomicBool::new(info.features.contains(Features::VOLATILE_CACHE)),
             serial: IrqSpinLock::new(INNER, Serial::Pending),
             watcher: IrqSpinLock::new(INNER, None),
+            switch: Switch::default(),
         }
     }
 
@@ -78,13 +82,19 @@ impl Blk {
     pub(super) fn info(&self) -> Info {
         let mut info = self.fixed;
         info.capacity = self.capacity.load(Ordering::Relaxed);
-        info.features.set(Features::VOLATILE_CACHE, self.writeback.load(Ordering::Relaxed));
+        let volatile = self.writeback.load(Ordering::Relaxed) || self.switch.keeps_volatile();
+        info.features.set(Features::VOLATILE_CACHE, volatile);
         info
+    }
+
+    /// Whether all of these features are agreed on. Any context.
+    pub(super) const fn has(&self, features: BlkFeatures) -> bool {
+        self.features.contains(features)
     }
 
     /// Whether the device takes flushes. Any context.
     pub(super) const fn flushes(&self) -> bool {
-        self.features.contains(BlkFeatures::FLUSH)
+        self.has(BlkFeatures::FLUSH)
     }
 
     pub(super) fn watch(&self, watcher: Arc<dyn Watcher>) {
@@ -151,6 +161,15 @@ impl Protocol for Blk {
 
     fn room(&self, cx: &BottomHalf, _queue: u16) {
         self.tell(cx, Event::Room);
+    }
+
+    fn prepare(&self, transport: &mut dyn Transport) -> Result<(), ProbeError> {
+        self.switch.apply(transport);
+        Ok(())
+    }
+
+    fn settings(&self, transport: &mut dyn Transport) {
+        self.switch.apply(transport);
     }
 
     fn restarted(&self, cx: &BottomHalf, _device: &Device<Self>, news: Self::News) {

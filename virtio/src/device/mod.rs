@@ -86,6 +86,10 @@ pub(crate) trait Protocol: Send + Sync + Sized + 'static {
         let _ = transport;
         Ok(())
     }
+    /// Writes settings that were changed, see [`Device::look_again`]. Tells nobody.
+    fn settings(&self, transport: &mut dyn Transport) {
+        let _ = transport;
+    }
     /// The device runs again after a reset. No lock is held.
     fn restarted(&self, cx: &BottomHalf, device: &Device<Self>, news: Self::News);
     /// Reads what may have changed of the configuration. Tells nobody: nobody else has the transport meanwhile.
@@ -112,6 +116,8 @@ pub(crate) struct Device<P: Protocol> {
     plan: Plan,
     /// Interrupt messages in use; 0 for the line.
     vectors: AtomicU16,
+    /// Looks at the configuration.
+    config: Arc<BottomHalfWork>,
     phase: IrqSpinLock<Phase>,
     /// Does the restarts.
     restarts: Arc<BottomHalfWork>,
@@ -249,16 +255,27 @@ impl<P: Protocol> Device<P> {
         })
     }
 
+    /// Has settings written and the configuration looked at. Any context.
+    pub(crate) fn look_again(&self) {
+        self.config.schedule();
+    }
+
     /// The configuration changed, or the device failed. The device's bottom half.
     fn service_config(&self, cx: &BottomHalf) -> Turn {
-        // Whoever has the transport now is stopping the device.
-        let Some(transport) = self.transport.lock().take() else { return Turn::Done };
+        // Whoever has the transport now is restarting the device, or stopping it.
+        let Some(mut transport) = self.transport.lock().take() else { return self.later() };
         let failed = transport.status().contains(Status::NEEDS_RESET);
-        let news = (!failed).then(|| self.protocol.look(&*transport));
+        let restarting = *self.phase.lock() != Phase::Idle;
+        let news = (!failed && !restarting).then(|| {
+            self.protocol.settings(&mut *transport);
+            self.protocol.look(&*transport)
+        });
         // Whoever is told may drop the driver, which resets the device.
         *self.transport.lock() = Some(transport);
         match news {
             Some(news) => self.protocol.config_changed(cx, news),
+            // A restart looks for itself, at its end.
+            None if restarting => {}
             None => self.needs_reset(),
         }
         Turn::Done

@@ -162,7 +162,8 @@ impl<P: Protocol> Device<P> {
         }
     }
 
-    fn later(&self) -> Turn {
+    /// Somebody else has the transport: come back, unless it is to stop the device.
+    pub(super) fn later(&self) -> Turn {
         if self.stopping.load(Ordering::Acquire) { Turn::Done } else { Turn::Again }
     }
 

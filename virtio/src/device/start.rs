@@ -169,6 +169,7 @@ pub(crate) fn start<P: Protocol>(
             over_told: AtomicBool::new(false),
             plan,
             vectors: AtomicU16::new(0),
+            config: bottom_half(weak, 0, |device, cx| device.service_config(cx)),
             phase: IrqSpinLock::new(restart::RANK, Phase::Idle),
             restarts: bottom_half(weak, 0, |device, cx| device.service_restart(cx)),
             futile: AtomicU32::new(0),
@@ -177,8 +178,7 @@ pub(crate) fn start<P: Protocol>(
         }
     });
     kept = Arc::clone(&device);
-    let config = bottom_half(&Arc::downgrade(&device), 0, |device, cx| device.service_config(cx));
-    let wiring = connect(cx, transport, &config, &targets, plan.defects)?;
+    let wiring = connect(cx, transport, &device.config, &targets, plan.defects)?;
     device.vectors.store(wiring.vectors, Ordering::Relaxed);
     for index in 0..plan.queues {
         transport.enable_queue(index)?;

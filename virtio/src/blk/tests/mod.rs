@@ -1,6 +1,7 @@
 //! The driver against the model of another hand. Each test runs the true driver, interrupts and bottom halves included.
 
 mod basics;
+mod cache;
 mod contexts;
 mod hazards;
 mod hostile;
