@@ -50,3 +50,12 @@ pub use clock::{Duration, Instant};
 pub use context::{BottomHalf, Context, HardIrq, Task, Unwaiting};
 pub use platform::Platform;
 pub use system::System;
+
+/// Whether a panic is unwinding this thread, so that a second one would end the program: a check in a destructor asks. Never on bare metal,
+/// where a panic ends everything at once.
+pub fn is_unwinding() -> bool {
+    #[cfg(feature = "std")]
+    return std::thread::panicking();
+    #[cfg(not(feature = "std"))]
+    false
+}

@@ -21,6 +21,7 @@
 mod disk;
 mod machine;
 pub mod pci;
+pub mod pvscsi;
 mod random;
 mod script;
 pub mod scsi;

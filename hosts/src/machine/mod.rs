@@ -259,6 +259,11 @@ impl Machine {
         self.accesses.get()
     }
 
+    /// Holds an interrupt line asserted, or lets it go, as a device would that no driver knows.
+    pub fn hold_line(&self, number: u32, asserted: bool) {
+        self.interrupts.borrow_mut().set_line(number, usize::MAX, asserted);
+    }
+
     /// Interrupt messages that went where no interrupt was routed.
     pub fn stray_messages(&self) -> Vec<MsiMessage> {
         self.interrupts.borrow().stray().to_vec()
