@@ -65,25 +65,30 @@ pub(crate) enum Hazard {
     ParkedIsNotArmed,
     /// I-10, W-17: a step is repeated until nothing is due.
     StepsWithoutEnd,
-    /// T-37: the executor frees the callout of a handler that dropped its handle, before it is done with it.
+    /// T-08: a drain does not look whether it waits for its own caller.
+    DrainBlind,
+    /// T-23: the second wheel is locked before the first is free.
+    BothLocks,
+    /// T-29: the end of a run wakes the callout's CPU, not those that wait.
+    WakesHome,
+    /// W-07: a callout that is due is stopped, and left on the list.
+    LeftOnList,
+    /// W-11: who finds the callout's home changed goes on all the same.
+    HomeUnchecked,
+    /// T-28, T-37: the executor has no reference of its own to the callout whose handler it runs.
     FreedByHandler,
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
 std::thread_local! {
     static PUT_BACK: std::cell::Cell<Option<Hazard>> = const { std::cell::Cell::new(None) };
 }
 
-#[cfg(all(test, shuttle))]
-static PUT_BACK: std::sync::Mutex<Option<Hazard>> = std::sync::Mutex::new(None);
-
 /// Whether a test has put `hazard` back.
 #[inline(always)]
 pub(crate) fn is(hazard: Hazard) -> bool {
-    #[cfg(all(test, not(shuttle)))]
+    #[cfg(test)]
     return PUT_BACK.get() == Some(hazard);
-    #[cfg(all(test, shuttle))]
-    return PUT_BACK.lock().is_ok_and(|put_back| *put_back == Some(hazard));
     #[cfg(not(test))]
     {
         let _ = hazard;
@@ -91,8 +96,8 @@ pub(crate) fn is(hazard: Hazard) -> bool {
     }
 }
 
-/// Runs `f` with `hazard` put back on this thread.
-#[cfg(all(test, not(shuttle)))]
+/// Runs `f` with `hazard` put back on this thread: a model's threads are all on one.
+#[cfg(test)]
 pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
     struct Mend;
     impl Drop for Mend {

@@ -22,6 +22,8 @@ pub(crate) type Waiters = Option<Box<Waiter>>;
 /// One who waits.
 pub(crate) struct Waiter {
     next: Waiters,
+    /// Others that are to be told with it.
+    others: Waiters,
     pub(crate) what: What,
     /// What it keeps alive: given back before it runs.
     pub(crate) keeps: Option<Ref>,
@@ -31,13 +33,16 @@ pub(crate) struct Waiter {
 pub(crate) enum What {
     /// To run this.
     Run(Box<Run>),
+    /// A model's: it has no contexts.
+    #[cfg(test)]
+    Test(Box<dyn FnOnce() + Send>),
     /// To count down a scope's closing.
     Count(Arc<Closing>),
 }
 
 impl Waiter {
     pub(crate) fn new(what: What) -> Box<Self> {
-        Box::new(Self { next: None, what, keeps: None })
+        Box::new(Self { next: None, others: None, what, keeps: None })
     }
 }
 
@@ -51,14 +56,16 @@ pub(crate) fn push(list: &Cell<Waiters>, mut waiter: Box<Waiter>) {
 pub(crate) fn pop(list: &mut Waiters) -> Waiters {
     let mut waiter = list.take()?;
     *list = waiter.next.take();
+    push_all(list, waiter.others.take());
     Some(waiter)
 }
 
-/// Moves all of `from` to `to`.
-pub(crate) fn append(to: &mut Waiters, mut from: Waiters) {
-    while let Some(mut waiter) = pop(&mut from) {
-        waiter.next = to.take();
-        *to = Some(waiter);
+/// Adds all of a callout's list to another, at once however many they are.
+pub(crate) fn push_all(to: &mut Waiters, from: Waiters) {
+    if let Some(mut first) = from {
+        debug_assert!(first.others.is_none(), "a list of lists");
+        first.others = core::mem::replace(&mut first.next, to.take());
+        *to = Some(first);
     }
 }
 
@@ -83,6 +90,8 @@ impl Waiter {
         match self.what {
             What::Run(run) => run(cx),
             What::Count(closing) => closing.one_less(cx),
+            #[cfg(test)]
+            What::Test(run) => run(),
         }
     }
 }

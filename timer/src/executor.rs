@@ -3,15 +3,18 @@
 //! A turn is bounded in handlers and in time; what it leaves over is for the next, after others had theirs. A handler that unwinds ends its
 //! own run and no more: what waits is on lists under the wheel's lock, never in an executor's hands (W-14).
 
-use undercroft_hal::BottomHalf;
+use alloc::boxed::Box;
+
 use undercroft_hal::context::Kind;
 
 use crate::broken::{self, Hazard};
+use crate::completion::Waiter;
 use crate::expiry::Expiry;
 use crate::level::Token;
 use crate::next::Next;
-use crate::node::{Flight, Gate, Ran};
+use crate::node::{Dead, Flight, Gate, Ran};
 use crate::port::Port;
+use crate::shim::IrqOff;
 use crate::stats::JUMP;
 use crate::wheels::Wheels;
 
@@ -38,10 +41,12 @@ enum Found {
 impl<P: Port> Wheels<P> {
     /// A turn of the executor of `token`'s level on `cpu`. Whether there is more to do.
     pub(crate) fn turn(&self, cpu: usize, token: Token<'_>) -> bool {
-        let again = Again { wheels: self, cpu, level: token.kind() };
+        let again = self.again(cpu, token.kind());
         let began = self.port.now();
         let mut now = began;
-        for _ in 0..BUDGET {
+        let mut left = BUDGET;
+        while left > 0 {
+            left -= usize::from(!broken::is(Hazard::EndlessTurn));
             if self.run_one(cpu, &token, now) == Found::Nothing {
                 break;
             }
@@ -63,17 +68,26 @@ impl<P: Port> Wheels<P> {
             self.unlock(locked);
             return if more { Found::NotYet } else { Found::Nothing };
         };
+        let saved = if broken::is(Hazard::SavedNext) { locked.w.commit(level) } else { None };
         if !flight.node().is_bound() {
             // No moment between the two for a handler without a lock: what a stop says is what happens.
             locked.w.enter(&mut flight, now);
         }
         self.unlock(locked);
+        self.attempt(cpu, token, now, flight);
+        if let Some(saved) = saved {
+            self.attempt(cpu, token, now, saved);
+        }
+        Found::One
+    }
+
+    /// Runs what is in flight, and ends its flight.
+    pub(crate) fn attempt(&self, cpu: usize, token: &Token<'_>, now: u64, flight: Flight) {
         let expiry = Expiry::new(&flight, now);
-        let mut attempt = Attempt { wheels: self, cpu, level, now, flight: Some(flight), ran: None };
+        let mut attempt = Attempt { wheels: self, cpu, level: token.kind(), now, flight: Some(flight), ran: None };
         attempt.run(token, &expiry);
         drop(expiry);
         drop(attempt);
-        Found::One
     }
 
     /// The alarm of `cpu` went off, or it was kicked. Interrupts are off.
@@ -81,24 +95,20 @@ impl<P: Port> Wheels<P> {
         let Some(mut locked) = self.lock(cpu) else { return };
         let before = self.port.now();
         locked.w.kicked = false;
-        if alarm && let Some(set) = locked.w.alarm.take() {
+        locked.w.serving = true;
+        if alarm && let Some(set) = locked.w.alarm {
             locked.w.note_jump(before.saturating_sub(set));
         }
-        let mut calm = locked.w.next_event().is_none_or(|at| at > before);
         // Those that never set the alarm come with those that do.
-        let deferred = calm && locked.w.has_work(Kind::HardIrq, before);
-        self.unlock_quietly(locked);
+        let idle = !locked.w.has_work(Kind::HardIrq, before);
+        self.unlock(locked);
+        let mut serving = Serving { wheels: self, cpu, calm: idle };
         let mut round = 0;
-        while (!calm || deferred && round == 0) && (round < ROUNDS || broken::is(Hazard::NoBackOff)) {
-            calm = self.round(cpu, &token);
+        while !serving.calm && (round < ROUNDS || broken::is(Hazard::NoBackOff)) {
+            serving.calm = self.round(cpu, &token);
             round += 1;
         }
-        if let Some(mut locked) = self.lock(cpu) {
-            let now = self.port.now();
-            locked.w.rest(calm, now);
-            locked.w.todo.alarm = true;
-            self.unlock(locked);
-        }
+        drop(serving);
     }
 
     /// One step, and the hard interrupt handlers that are due. Whether nothing is due any more.
@@ -113,53 +123,65 @@ impl<P: Port> Wheels<P> {
         self.lock(cpu).is_none_or(|locked| locked.w.next_event().is_none_or(|at| at > now))
     }
 
-    /// Unlocks without setting the alarm, which is about to be set.
-    fn unlock_quietly(&self, mut locked: crate::wheels::Locked<'_>) {
-        locked.w.todo.alarm = false;
-        self.unlock(locked);
+    /// Takes the next thing that is to be done on `cpu` as a bottom half, besides running handlers. What is dead is freed first, so that a completion
+    /// finds its callout's handler gone.
+    pub(crate) fn chore(&self, cpu: usize) -> Option<Chore> {
+        loop {
+            let mut locked = self.lock(cpu)?;
+            if let Some(by) = locked.w.jumped.take() {
+                return Some(Chore::Jumped(by));
+            }
+            if let Some(dead) = locked.w.take_dead() {
+                return Some(Chore::Free(dead));
+            }
+            let mut waiter = locked.w.take_completed()?;
+            let Some(kept) = waiter.keeps.take() else { return Some(Chore::Complete(waiter)) };
+            // The node that it kept is freed first: it comes back behind that.
+            locked.w.complete(Some(waiter));
+            let dead = kept.release();
+            locked.w.bury(dead);
+            self.unlock(locked);
+        }
     }
 
-    /// Frees what is dead, tells of jumps, and runs completions; in this order, so that a completion finds its callout's handler gone.
-    /// Whether there is more to do.
-    pub(crate) fn housekeeping(&self, cpu: usize, cx: &BottomHalf, told: impl Fn(&BottomHalf, u64)) -> bool {
-        let again = Again { wheels: self, cpu, level: Kind::BottomHalf };
-        for _ in 0..BUDGET {
-            let Some(mut locked) = self.lock(cpu) else { break };
-            if !locked.w.has_housekeeping() {
-                drop(locked);
-                core::mem::forget(again);
-                return false;
-            }
-            let jumped = locked.w.jumped.take();
-            let dead = locked.w.take_dead();
-            let completed = if dead.is_none() { locked.w.take_completed() } else { None };
-            drop(locked);
-            if let Some(by) = jumped {
-                told(cx, by);
-            }
-            if let Some(dead) = dead {
-                dead.free();
-            }
-            if let Some(mut waiter) = completed {
-                if let Some(kept) = waiter.keeps.take() {
-                    // Its node is freed first: it comes back behind that.
-                    self.release(kept);
-                    if let Some(mut locked) = self.lock(cpu) {
-                        locked.w.complete(Some(waiter));
-                        self.unlock(locked);
-                    }
-                } else {
-                    waiter.run(cx);
-                }
-            }
-        }
-        core::mem::forget(again);
-        true
+    /// Has a level's executor look again unless it is forgotten: a handler or a completion that unwinds leaves others behind.
+    pub(crate) const fn again(&self, cpu: usize, level: Kind) -> Again<'_, P> {
+        Again { wheels: self, cpu, level }
     }
 }
 
-/// Has a level's executor look again, when a handler or a completion unwinds past it. Forgotten otherwise.
-struct Again<'a, P: Port> {
+/// Something to do as a bottom half.
+#[must_use]
+pub(crate) enum Chore {
+    /// The clock jumped so far.
+    Jumped(u64),
+    Free(Dead),
+    Complete(Box<Waiter>),
+}
+
+/// The alarm's handler at work. When it goes, the alarm is set, also if a handler unwinds.
+struct Serving<'a, P: Port> {
+    wheels: &'a Wheels<P>,
+    cpu: usize,
+    /// Nothing is due any more.
+    calm: bool,
+}
+
+impl<P: Port> Drop for Serving<'_, P> {
+    fn drop(&mut self) {
+        let Some(mut locked) = self.wheels.lock(self.cpu) else { return };
+        let now = self.wheels.port.now();
+        locked.w.rest(self.calm, now);
+        locked.w.serving = false;
+        // Whatever it was set to: it went off, or is to be set later now.
+        locked.w.alarm = None;
+        locked.w.todo.alarm = true;
+        self.wheels.unlock(locked);
+    }
+}
+
+/// See [`Wheels::again`].
+pub(crate) struct Again<'a, P: Port> {
     wheels: &'a Wheels<P>,
     cpu: usize,
     level: Kind,
@@ -210,6 +232,11 @@ impl<P: Port> Attempt<'_, P> {
     fn run(&mut self, token: &Token<'_>, expiry: &Expiry) {
         let mut gate = AtGate { wheels: self.wheels, cpu: self.cpu, now: self.now };
         if let Some(flight) = &mut self.flight {
+            if broken::is(Hazard::FreedByHandler) {
+                // Its own, and the expiry's.
+                flight.node().miscount();
+                flight.node().miscount();
+            }
             self.ran = Some(flight.run(token, expiry, &mut gate));
         }
     }
@@ -222,6 +249,8 @@ impl<P: Port> Drop for Attempt<'_, P> {
             return;
         }
         let now = self.wheels.port.now();
+        // On its way to another wheel it is not to wait for what interrupts this CPU.
+        let _off = IrqOff::new();
         let Some(mut locked) = self.wheels.lock(self.cpu) else { return };
         let transit = match self.ran {
             Some(Ran::Contended) => locked.w.contend(flight, now),

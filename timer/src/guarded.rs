@@ -135,8 +135,11 @@ where
     fn run(&mut self, token: &Token<'_>, expiry: &Expiry, flight: &mut Flight, gate: &mut dyn Gate) -> Ran {
         let Some(token) = L::of(token) else { return Ran::Void };
         let mut taken = self.lock.try_lock(token);
+        let mut patience = 1000;
         while taken.is_none() && broken::is(Hazard::WaitsForLock) {
             undercroft_hal::cpu::relax();
+            patience -= 1;
+            assert!(patience > 0, "an executor waits for a lock");
             taken = self.lock.try_lock(token);
         }
         let Some(mut guard) = taken else { return Ran::Contended };

@@ -27,11 +27,13 @@ pub struct NextOfN<const N: usize, L: Level = BottomHalf> {
 }
 
 /// Takes the first timer that is due.
-fn take_due<const N: usize>(deadlines: &Deadlines<N>, now: u64) -> Option<usize> {
+fn take_due<const N: usize>(deadlines: &Deadlines<N>, ran: &mut [bool; N], now: u64) -> Option<usize> {
     let mut deadlines = deadlines.lock();
-    let (index, at) = deadlines.iter_mut().enumerate().min_by_key(|(_, at)| **at)?;
+    let left = deadlines.iter_mut().zip(ran).enumerate().filter(|(_, (_, ran))| !**ran);
+    let (index, (at, ran)) = left.min_by_key(|(_, (at, _))| **at)?;
     (*at <= now && *at != NEVER).then(|| {
         *at = NEVER;
+        *ran = true;
         index
     })
 }
@@ -47,8 +49,8 @@ impl<const N: usize, L: Level> NextOfN<N, L> {
         let theirs = Arc::clone(&deadlines);
         let callout = Callout::new(home, move |cx: &L::Token, expiry: &Expiry| {
             // Each at most once in a run: one that its handler sets again for now is for the next.
-            for _ in 0..N {
-                let Some(index) = take_due(&theirs, expiry.now().as_nanos()) else { break };
+            let mut ran = [false; N];
+            while let Some(index) = take_due(&theirs, &mut ran, expiry.now().as_nanos()) {
                 handler(cx, index, expiry);
             }
             // With the deadlines locked nobody sets an earlier one between the look and the start.

@@ -8,6 +8,7 @@ use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::work::{BottomHalfWork, TaskWork, Turn};
 use undercroft_hal::{BottomHalf, Duration, HardIrq, Instant, Task, cpu, irq, system};
 
+use crate::executor::Chore;
 use crate::level::Token;
 use crate::port::Port;
 use crate::stats::Stats;
@@ -75,14 +76,27 @@ fn turn(more: impl FnOnce(&Wheels<Hal>) -> bool) -> Turn {
 }
 
 fn bottom_half(wheels: &Wheels<Hal>, cpu: usize, cx: &BottomHalf) -> bool {
-    let more = wheels.housekeeping(cpu, cx, |cx, by| {
-        let told = *wheels.port.on_jump.lock();
-        if let Some(told) = told {
-            told(cx, Jump { cpu, by: Duration::from_nanos(by) });
+    let again = wheels.again(cpu, Kind::BottomHalf);
+    for _ in 0..CHORES {
+        match wheels.chore(cpu) {
+            None => break,
+            Some(Chore::Free(dead)) => dead.free(),
+            Some(Chore::Complete(waiter)) => waiter.run(cx),
+            Some(Chore::Jumped(by)) => {
+                let told = *wheels.port.on_jump.lock();
+                if let Some(told) = told {
+                    told(cx, Jump { cpu, by: Duration::from_nanos(by) });
+                }
+            }
         }
-    });
-    wheels.turn(cpu, Token::BottomHalf(cx)) || more
+    }
+    core::mem::forget(again);
+    // Its answer speaks of chores too.
+    wheels.turn(cpu, Token::BottomHalf(cx))
 }
+
+/// Chores of one turn.
+const CHORES: usize = 32;
 
 /// Calls `f` with the running system's wheels, if it has any yet.
 #[inline]

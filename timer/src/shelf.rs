@@ -9,6 +9,7 @@ use core::ptr::NonNull;
 
 use undercroft_hal::context::Kind;
 
+use crate::broken::{self, Hazard};
 use crate::level::LEVELS;
 use crate::node::{Flight, Key, Node, Open, Ref};
 use crate::state::{State, Tag};
@@ -129,8 +130,10 @@ impl Shelf {
             State::Due => {
                 open.set_tag(tag.with_state(State::Idle).without(Tag::CONTENDED));
                 let lists = if tag.has(Tag::CONTENDED) { &mut self.contended } else { &mut self.due };
-                // SAFETY: due, so it is in this list.
-                unsafe { lists[node.kind() as usize].remove(node) };
+                if !broken::is(Hazard::LeftOnList) {
+                    // SAFETY: due, so it is in this list.
+                    unsafe { lists[node.kind() as usize].remove(node) };
+                }
                 true
             }
             _ => false,
@@ -194,11 +197,15 @@ impl Shelf {
         node
     }
 
-    /// Puts those that wait apart back in line. Returns which levels have something new.
-    pub(crate) fn retry(&mut self) -> u8 {
+    /// Puts some of those that wait apart back in line. Returns which levels have something new, and whether more wait.
+    pub(crate) fn retry(&mut self, mut most: usize) -> (u8, bool) {
         let mut levels = 0;
         for kind in 0..LEVELS {
             while let Some(first) = self.contended[kind].first {
+                if most == 0 {
+                    return (levels, true);
+                }
+                most -= 1;
                 // SAFETY: linked, so it is there.
                 let node = unsafe { Ref::of_linked(first) };
                 // SAFETY: it is in this list.
@@ -213,7 +220,7 @@ impl Shelf {
                 levels |= 1 << kind;
             }
         }
-        levels
+        (levels, false)
     }
 
     pub(crate) fn has_due(&self, level: Kind) -> bool {

@@ -94,7 +94,7 @@ impl<P: Port> Wheels<P> {
 
     /// Sets the alarm of `cpu` to the next event if that is earlier. `true`: that CPU is to be kicked, and does it itself.
     fn set_alarm(&self, cpu: usize, w: &mut Clockwork) -> bool {
-        if !self.port.is_ready() {
+        if w.serving || !self.port.is_ready() {
             return false;
         }
         let Some(at) = w.wanted_alarm() else { return false };
@@ -135,6 +135,11 @@ impl<P: Port> Wheels<P> {
         let _off = request.cpu.map(|_| IrqOff::new());
         let mut locked = self.lock_home(node).ok_or(StartError::NoSuchCpu)?;
         let answer = locked.w.start(node, request);
+        if broken::is(Hazard::BothLocks)
+            && let Ok((_, Some(transit))) = answer
+        {
+            self.arrive(node, transit);
+        }
         self.unlock(locked);
         let (started, transit) = answer?;
         if let Some(transit) = transit {
@@ -172,10 +177,6 @@ impl<P: Port> Wheels<P> {
         let mut locked = self.lock_home(node)?;
         let home = locked.cpu;
         let (stopped, flight) = locked.w.begin_drain(node, close);
-        if broken::is(Hazard::RegisteredLate) {
-            self.unlock(locked);
-            locked = self.lock_home(node)?;
-        }
         if let (Some(_), Some(cpu)) = (flight, cpu) {
             locked.w.wait_on(node, cpu);
         }
@@ -197,6 +198,11 @@ impl<P: Port> Wheels<P> {
     ) -> (Stopped, Option<Box<Waiter>>) {
         let Some(mut locked) = self.lock_home(node) else { return (Stopped::NotArmed, Some(waiter)) };
         let (stopped, flight) = locked.w.begin_drain(node, close);
+        if broken::is(Hazard::RegisteredLate) {
+            self.unlock(locked);
+            let Some(again) = self.lock_home(node) else { return (stopped, Some(waiter)) };
+            locked = again;
+        }
         let back = if flight.is_some() {
             locked.w.wait_with(node, waiter);
             None

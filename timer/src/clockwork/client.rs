@@ -75,7 +75,8 @@ impl Clockwork {
         open.next_generation();
         open.set_missed(0);
         open.set_slack(slack);
-        if tag.state().is_in_flight() && !broken::is(Hazard::StartErasesFlight) && !broken::is(Hazard::MovedInFlight) {
+        let linked = tag.has(Tag::NEXT) && broken::is(Hazard::ParkedTwice);
+        if tag.state().is_in_flight() && !linked && !open.forgets_flight() {
             // The executor applies it when it is done: a callout in flight is its executor's (T-22, T-25).
             open.set_next_deadline(request.at);
             open.set_tag(tag.with(Tag::NEXT).with_next_cpu(cpu));
@@ -219,11 +220,24 @@ impl Clockwork {
     pub(crate) fn is_over(&mut self, node: &Ref, flight: u32) -> bool {
         let Some(open) = self.shelf.open(node) else { return true };
         let same = open.flight() == flight || broken::is(Hazard::WaitsForAnyRun);
+        if broken::is(Hazard::FinishedEarly) {
+            return !node.is_shared();
+        }
         !(open.tag().state().is_in_flight() && same)
     }
 }
 
 impl Open<'_> {
+    /// In a control: the note that it is in flight is erased.
+    fn forgets_flight(&mut self) -> bool {
+        let forgets = broken::is(Hazard::StartErasesFlight) || broken::is(Hazard::MovedInFlight);
+        #[cfg(test)]
+        if forgets {
+            self.force_idle();
+        }
+        forgets
+    }
+
     /// What it is armed for: in a wheel, due, on its way, or as a request that waits for a run to end. A lock-bound callout that waits
     /// for its lock is armed still.
     pub(crate) fn armed_for(&self) -> Option<u64> {

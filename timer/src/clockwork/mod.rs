@@ -24,6 +24,8 @@ pub(crate) use client::{Request, Rule, Transit};
 
 /// After how many nanoseconds a lock that was held is tried again.
 pub(crate) const RETRY: u64 = 10_000;
+/// How many of them are, at a time.
+const RETRIES: usize = 32;
 
 /// See the module.
 pub(crate) struct Clockwork {
@@ -40,6 +42,8 @@ pub(crate) struct Clockwork {
     pub(crate) not_before: u64,
     /// For how long it rested last, in nanoseconds.
     pub(crate) resting: u64,
+    /// The alarm's handler is at work, and sets the alarm when it is done.
+    pub(crate) serving: bool,
     /// The CPU has been kicked, and has not looked since.
     pub(crate) kicked: bool,
     /// How far the clock jumped, until somebody is told.
@@ -70,6 +74,7 @@ impl Clockwork {
             alarm: None,
             not_before: 0,
             resting: 0,
+            serving: false,
             kicked: false,
             jumped: None,
             todo: Todo::default(),
@@ -123,7 +128,7 @@ impl Clockwork {
     /// Puts completions in line to run here.
     pub(crate) fn complete(&mut self, waiters: Waiters) {
         if waiters.is_some() {
-            completion::append(&mut self.completed, waiters);
+            completion::push_all(&mut self.completed, waiters);
             self.rouse(bit(Kind::BottomHalf));
         }
     }

@@ -3,7 +3,7 @@
 use undercroft_hal::context::Kind;
 
 use crate::broken::{self, Hazard};
-use crate::clockwork::{Clockwork, RETRY, Transit, bit};
+use crate::clockwork::{Clockwork, RETRIES, RETRY, Transit, bit};
 use crate::next::Next;
 use crate::node::{self, Flight, Ref};
 use crate::shelf::Stepped;
@@ -14,15 +14,17 @@ impl Clockwork {
     pub(crate) fn take_due(&mut self, now: u64) -> bool {
         let mut levels = 0;
         if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry_at = None;
-            levels |= self.shelf.retry();
+            let (again, more) = self.shelf.retry(RETRIES);
+            self.retry_at = more.then_some(now);
+            levels |= again;
         }
-        let Stepped { levels: due, touched, more } = self.shelf.step(now);
+        let Stepped { levels: mut due, mut touched, mut more } = self.shelf.step(now);
+        while more && broken::is(Hazard::StepsWithoutEnd) {
+            let next = self.shelf.step(now);
+            (due, touched, more) = (due | next.levels, touched + next.touched, next.more);
+        }
         self.stats_mut().most_touched = self.stats_mut().most_touched.max(touched as u64);
         self.rouse(levels | due);
-        if more && broken::is(Hazard::StepsWithoutEnd) {
-            return self.take_due(now);
-        }
         more
     }
 
@@ -50,6 +52,7 @@ impl Clockwork {
     /// The handler returned, and wants `next`: which is a request like another, unless somebody changed his mind about the callout.
     pub(crate) fn leave(&mut self, flight: &mut Flight, next: Next, now: u64) {
         flight.advance(self.shelf.key(), State::Left);
+        self.complete_early(flight);
         let here = node::cpu_of(self.shelf.id());
         let generation = flight.generation;
         let Some(mut open) = self.shelf.open(flight.node()) else { return };
@@ -68,11 +71,22 @@ impl Clockwork {
         self.stats_mut().missed += missed;
     }
 
+    /// In a control: who waits is told while the executor still has the callout and its lock.
+    fn complete_early(&mut self, flight: &Flight) {
+        if broken::is(Hazard::CompletesEarly)
+            && let Some(open) = self.shelf.open(flight.node())
+        {
+            let waiters = open.waiters().take();
+            self.complete(waiters);
+        }
+    }
+
     /// The run is over: this executor does not touch the callout any more, unless it has to be taken to another wheel. Those who wait are
     /// told, a request that waits is applied.
     pub(crate) fn finish(&mut self, flight: Flight) -> Option<(Ref, Transit)> {
         let node = flight.end(self.shelf.key());
         self.stats_mut().in_flight -= 1;
+        let here = node::cpu_of(self.shelf.id());
         let mut transit = None;
         if let Some(mut open) = self.shelf.open(&node) {
             let tag = open.tag();
@@ -88,6 +102,7 @@ impl Clockwork {
             if tag.has(Tag::NEXT) && !barred {
                 transit = self.place(&node, at, tag.next_cpu());
             }
+            let wake = if broken::is(Hazard::WakesHome) { u64::from(wake != 0) << here } else { wake };
             self.todo.wake |= wake;
             self.complete(waiters);
         }
@@ -123,7 +138,8 @@ impl Clockwork {
     /// Whether an executor of `level` has something to do at `now`.
     pub(crate) fn has_work(&self, level: Kind, now: u64) -> bool {
         let housekeeping = level == Kind::BottomHalf && self.has_housekeeping();
-        housekeeping || self.shelf.has_due(level) || self.shelf.wants_step(now)
+        let retry = self.retry_at.is_some_and(|at| at <= now);
+        housekeeping || retry || self.shelf.has_due(level) || self.shelf.wants_step(now)
     }
 
     /// Asks for another look by a level's executor.

@@ -2,3 +2,6 @@
 
 #[cfg(not(any(loom, shuttle)))]
 mod api;
+mod scene;
+#[cfg(not(any(loom, shuttle)))]
+mod steps;
