@@ -9,7 +9,7 @@
 //!
 //! See ADR-3 for the design and `docs/callouts.md` for the races that it ends.
 
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, fuzzing)), no_std)]
 #![deny(missing_docs)]
 
 extern crate alloc;

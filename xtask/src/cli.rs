@@ -22,6 +22,8 @@ pub enum Command {
     Test(TestOptions),
     /// Compare with others on the same virtual hardware
     Bench(BenchOptions),
+    /// Feed a target of fuzz/ with what libFuzzer makes up
+    Fuzz(FuzzOptions),
     /// Build the bootable image only
     Build(BuildOptions),
     /// Check format, clippy and the count of unsafe code
@@ -183,6 +185,16 @@ pub struct LintOptions {
 pub struct BenchOptions {
     #[command(subcommand)]
     pub with: BenchWith,
+}
+
+#[derive(Args)]
+pub struct FuzzOptions {
+    /// The target: a file of fuzz/src
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(["wheel"]))]
+    pub target: String,
+    /// How long
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
 }
 
 #[derive(Subcommand)]

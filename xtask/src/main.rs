@@ -1,4 +1,4 @@
-//! The front door of Undercroft: `cargo xtask run|test|audit|bench|build|lint`.
+//! The front door of Undercroft: `cargo xtask run|test|audit|bench|fuzz|build|lint`.
 //!
 //! Everything a user or a contributor does with the stack starts here. The commands exit with
 //! status 0 only if everything they were asked to show held, with 1 if something did not, and
@@ -9,6 +9,7 @@ mod audit;
 mod bench;
 mod cli;
 mod disk;
+mod fuzz;
 mod host;
 mod image;
 mod qemu;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Lint(options) => suite::lint::command(&options),
         Command::Audit(options) => audit::command(&options),
         Command::Bench(options) => bench::command(&options),
+        Command::Fuzz(options) => fuzz::command(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -4,16 +4,39 @@
 
 use std::cell::Cell;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use undercroft_hal::Platform;
 use undercroft_hal::dma::{DmaBlock, DmaError, DmaLayout};
 use undercroft_hal::irq::{IrqError, IrqLine, MsiMessage, Slot};
 use undercroft_hal::mmio::{MmioError, Width};
 use undercroft_hal::pci::Address;
+use undercroft_hal::{Platform, dispatch};
 
 thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
     static INTERRUPTS: Cell<bool> = const { Cell::new(true) };
+}
+
+static TIME: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the clock, which stands still otherwise, to nanoseconds.
+pub fn set_time(nanos: u64) {
+    TIME.store(nanos, Ordering::Relaxed);
+}
+
+/// Lets this thread's alarm go off.
+///
+/// # Safety
+/// The thread is a CPU of its own and in no context, with its interrupts on.
+pub unsafe fn ring() {
+    INTERRUPTS.set(false);
+    // SAFETY: an alarm's interrupt begins here; bottom halves run once if they are asked for, where nothing else is handled.
+    unsafe {
+        if dispatch::alarm(|| ()) {
+            dispatch::bottom_halves();
+        }
+    }
+    INTERRUPTS.set(true);
 }
 
 /// Makes the calling thread CPU `cpu`. Two threads that run at the same time must be different CPUs.
@@ -46,7 +69,7 @@ unsafe impl Platform for Threads {
     }
     fn kick(_cpu: usize) {}
     fn now() -> u64 {
-        0
+        TIME.load(Ordering::Relaxed)
     }
     fn set_alarm(_at: Option<u64>) {}
     fn dma_alloc(_layout: DmaLayout) -> Result<DmaBlock, DmaError> {

@@ -3,6 +3,7 @@
 //! One line for each candidate: case, name, the number (middle, least), ratio to the case's first candidate; tab-separated. The numbers
 //! are nanoseconds unless the case says otherwise.
 
+mod callouts;
 mod delay_queue;
 mod memory;
 mod ours;
@@ -12,6 +13,7 @@ mod threads;
 
 use std::process::ExitCode;
 
+use callouts::Callouts;
 use delay_queue::Delays;
 use ours::Ours;
 use peers::{Hierarchical, Map, Nexus, Tm};
@@ -45,7 +47,15 @@ fn line(case: &str, name: &str, [middle, least]: [f64; 2], ratio: f64) {
 /// All candidates, by what is to be done with each.
 macro_rules! each {
     ($what:ident) => {
-        vec![$what!(Ours), $what!(Nexus), $what!(Tm), $what!(Hierarchical), $what!(Delays), $what!(Map)]
+        vec![
+            $what!(Callouts),
+            $what!(Ours),
+            $what!(Nexus),
+            $what!(Tm),
+            $what!(Hierarchical),
+            $what!(Delays),
+            $what!(Map),
+        ]
     };
 }
 

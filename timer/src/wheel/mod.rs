@@ -218,5 +218,9 @@ impl Wheel {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod tests;
+
+/// The body of the fuzz target: does what bytes say with a wheel and an ordered map.
+#[cfg(fuzzing)]
+pub use tests::script::run as fuzz;

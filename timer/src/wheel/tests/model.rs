@@ -135,6 +135,7 @@ impl Pair {
     }
 
     /// Takes one of those that are due: its number.
+    #[cfg(test)]
     pub(super) fn pop_number(&mut self) -> Option<u64> {
         let numbers: Vec<_> = self.due.iter().copied().collect();
         self.pop()?;
@@ -186,8 +187,10 @@ impl Pair {
 }
 
 /// A generator whose numbers are the same each time (splitmix64).
+#[cfg(test)]
 pub(super) struct Random(pub(super) u64);
 
+#[cfg(test)]
 impl Random {
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
