@@ -18,6 +18,7 @@
 //! blk.with(|device| assert_eq!(device.breaches(), []));
 //! ```
 
+pub mod ata;
 mod disk;
 mod machine;
 pub mod pci;

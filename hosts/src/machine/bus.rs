@@ -17,6 +17,8 @@ pub enum Space {
     Bar(u8),
     /// The device's window in physical memory (virtio-mmio).
     Window,
+    /// Ports that the device answers at by tradition, without a base address register; the offset is the port's number.
+    Legacy,
 }
 
 /// A device's connection to guest memory, interrupts, time and chance.
@@ -89,6 +91,11 @@ impl Bus<'_> {
         self.interrupts.borrow_mut().set_line(self.line.number, self.source, asserted);
     }
 
+    /// Drives a line of the old bus, one of [`Device::isa_lines`].
+    pub fn set_isa_line(&self, number: u8, asserted: bool) {
+        self.interrupts.borrow_mut().set_line(u32::from(number), self.source, asserted);
+    }
+
     /// Lets the line go and asserts it again: an edge for each interrupt on an edge-triggered line.
     pub fn pulse_line(&self) {
         self.set_line(false);
@@ -137,6 +144,19 @@ pub trait Device {
     fn bar_at(&self, addr: u64) -> Option<(u8, u64)> {
         let _ = addr;
         None
+    }
+    /// Which of the device's ports `port` is (if it answers there), and the offset.
+    fn port_at(&self, port: u16) -> Option<(Space, u64)> {
+        let _ = port;
+        None
+    }
+    /// Places the I/O BARs as firmware would, from port `next` upwards; returns the first free port after them.
+    fn assign_ports(&mut self, next: u16) -> u16 {
+        next
+    }
+    /// The lines of the old bus (edge-triggered) that the device drives.
+    fn isa_lines(&self) -> &'static [u8] {
+        &[]
     }
     /// Places the BARs as firmware would, from physical address `next` upwards; returns the first free address after them.
     fn assign_bars(&mut self, next: u64) -> u64 {

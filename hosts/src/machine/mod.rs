@@ -32,6 +32,8 @@ use interrupts::Controller;
 
 const RAM_BASE: u64 = 0x10_0000;
 const BAR_BASE: u64 = 0xe000_0000;
+/// The first port for I/O BARs.
+const PORT_BASE: u16 = 0xc000;
 const WINDOW_BASE: u64 = 0xfeb0_0000;
 const WINDOW_LEN: u64 = 0x1000;
 const FIRST_PCI_LINE: u32 = 16;
@@ -42,6 +44,8 @@ const FIRST_WINDOW_LINE: u32 = 5;
 pub struct Config {
     /// Bytes of RAM.
     pub ram: usize,
+    /// The physical address of its first byte.
+    pub ram_base: u64,
     /// CPUs.
     pub cpus: usize,
     /// Fixes everything that is left to chance.
@@ -53,7 +57,7 @@ pub struct Config {
 impl Default for Config {
     /// 16 MiB, one CPU, an eager schedule.
     fn default() -> Self {
-        Self { ram: 16 << 20, cpus: 1, seed: 1, schedule: Schedule::Eager }
+        Self { ram: 16 << 20, ram_base: RAM_BASE, cpus: 1, seed: 1, schedule: Schedule::Eager }
     }
 }
 
@@ -80,6 +84,7 @@ pub struct Machine {
     interrupts: RefCell<Controller>,
     devices: RefCell<Vec<Option<Attached>>>,
     next_bar: Cell<u64>,
+    next_port: Cell<u16>,
     /// Spins in a row in which no device got anything done.
     spins: Cell<u32>,
     storm: Cell<u32>,
@@ -149,7 +154,7 @@ impl Machine {
     /// A machine without devices.
     pub fn new(config: Config) -> Rc<Self> {
         Rc::new(Self {
-            ram: Ram::new(RAM_BASE, config.ram),
+            ram: Ram::new(config.ram_base, config.ram),
             cpus: (0..config.cpus.max(1)).map(|_| Cpu::default()).collect(),
             current: Cell::new(0),
             now: Cell::new(0),
@@ -158,6 +163,7 @@ impl Machine {
             interrupts: RefCell::default(),
             devices: RefCell::default(),
             next_bar: Cell::new(BAR_BASE),
+            next_port: Cell::new(PORT_BASE),
             spins: Cell::new(0),
             storm: Cell::new(0),
             dma_until_failure: Cell::new(None),
@@ -173,6 +179,7 @@ impl Machine {
         let index = self.devices.borrow().len();
         let number = u8::try_from(index + 1).ok().filter(|number| *number < 32).expect("bus 0 holds 31 devices");
         self.next_bar.set(device.assign_bars(self.next_bar.get()));
+        self.next_port.set(device.assign_ports(self.next_port.get()));
         let address = Address { segment: 0, bus: 0, device: number, function: 0 };
         let line = IrqLine { number: FIRST_PCI_LINE + u32::from(number % 4), level: true, low: true };
         self.attach(device, Place::Pci(address), line)
@@ -200,6 +207,11 @@ impl Machine {
 
     fn attach<D: Device + 'static>(&self, device: D, place: Place, line: IrqLine) -> Handle<D> {
         let device = Rc::new(RefCell::new(device));
+        let isa = device.borrow().isa_lines();
+        for number in isa {
+            let line = IrqLine { number: u32::from(*number), level: false, low: false };
+            self.interrupts.borrow_mut().add_line(line);
+        }
         self.interrupts.borrow_mut().add_line(line);
         let mut devices = self.devices.borrow_mut();
         let index = devices.len();
@@ -210,8 +222,11 @@ impl Machine {
     /// Pulls a device out without warning: it answers all ones and does nothing any more.
     pub fn unplug<D>(&self, handle: &Handle<D>) {
         let gone = self.devices.borrow_mut().get_mut(handle.index).and_then(Option::take);
-        if gone.is_some() {
-            self.interrupts.borrow_mut().set_line(handle.line.number, handle.index, false);
+        if let Some(gone) = gone {
+            let isa = gone.device.borrow().isa_lines();
+            for number in isa.iter().map(|number| u32::from(*number)).chain([handle.line.number]) {
+                self.interrupts.borrow_mut().set_line(number, handle.index, false);
+            }
         }
     }
 

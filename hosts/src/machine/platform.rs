@@ -27,6 +27,15 @@ impl Machine {
         })
     }
 
+    /// The device and register range at a port.
+    fn port_at(&self, port: u16) -> Option<(usize, Space, u64)> {
+        let devices = self.devices.borrow();
+        devices.iter().enumerate().find_map(|(index, attached)| {
+            let (space, offset) = attached.as_ref()?.device.borrow().port_at(port)?;
+            Some((index, space, offset))
+        })
+    }
+
     fn function_at(&self, address: Address) -> Option<usize> {
         let devices = self.devices.borrow();
         devices.iter().position(|attached| attached.as_ref().is_some_and(|a| a.place == Place::Pci(address)))
@@ -116,6 +125,21 @@ impl hosted::Machine for Machine {
         self.accesses.set(self.accesses.get() + 1);
         if let Some((index, space, offset)) = self.registers_at(phys) {
             self.with_device(index, 0, |device, bus| device.write(bus, space, offset, width, value));
+        }
+        self.step();
+    }
+
+    fn port_read(&self, port: u16, width: Width) -> u32 {
+        self.step();
+        self.accesses.set(self.accesses.get() + 1);
+        let Some((index, space, offset)) = self.port_at(port) else { return u32::MAX };
+        self.with_device(index, 0, |device, bus| device.read(bus, space, offset, width)).map_or(u32::MAX, |v| v as u32)
+    }
+
+    fn port_write(&self, port: u16, width: Width, value: u32) {
+        self.accesses.set(self.accesses.get() + 1);
+        if let Some((index, space, offset)) = self.port_at(port) {
+            self.with_device(index, 0, |device, bus| device.write(bus, space, offset, width, u64::from(value)));
         }
         self.step();
     }

@@ -7,6 +7,7 @@ const BARS: usize = 0x10;
 const CAPABILITIES: usize = 0x34;
 const FIRST_CAPABILITY: usize = 0x40;
 
+const IO_SPACE: u16 = 1 << 0;
 const MEMORY_SPACE: u16 = 1 << 1;
 const BUS_MASTER: u16 = 1 << 2;
 const INTX_DISABLE: u16 = 1 << 10;
@@ -27,13 +28,15 @@ pub struct Identity {
     pub subsystem: (u16, u16),
 }
 
-/// What a memory BAR looks like.
+/// What a BAR looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BarKind {
     /// 32-bit.
     Memory32,
     /// 64-bit, prefetchable; takes this index and the next.
     Memory64,
+    /// Ports.
+    Io,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +75,7 @@ impl ConfigSpace {
         space.set(0x2e, &identity.subsystem.1.to_le_bytes());
         space.set(0x3d, &[1]);
         space.writable[COMMAND..COMMAND + 2]
-            .copy_from_slice(&(1 | MEMORY_SPACE | BUS_MASTER | INTX_DISABLE).to_le_bytes());
+            .copy_from_slice(&(IO_SPACE | MEMORY_SPACE | BUS_MASTER | INTX_DISABLE).to_le_bytes());
         // Cache line size and interrupt line are the software's to keep.
         space.writable[0x0c] = 0xff;
         space.writable[0x3c] = 0xff;
@@ -95,15 +98,19 @@ impl ConfigSpace {
         self.writable[offset..offset + mask.len()].copy_from_slice(mask);
     }
 
-    /// Adds a BAR of `len` bytes, a power of two of at least 16.
+    /// Adds a BAR of `len` bytes, a power of two of at least 16 (4 of ports).
     ///
     /// # Panics
     /// If the index or the length cannot be.
     pub fn add_bar(&mut self, index: u8, kind: BarKind, len: u64) {
-        assert!(index < 6 && len.is_power_of_two() && len >= 16, "BAR {index} of {len} bytes cannot be");
+        let least = if kind == BarKind::Io { 4 } else { 16 };
+        assert!(index < 6 && len.is_power_of_two() && len >= least, "BAR {index} of {len} bytes cannot be");
         let at = BARS + 4 * usize::from(index);
         let mask = !(len - 1);
         self.allow(at, &(mask as u32).to_le_bytes());
+        if kind == BarKind::Io {
+            self.set(at, &[1]);
+        }
         if kind == BarKind::Memory64 {
             self.set(at, &[0b1100]);
             self.allow(at + 4, &((mask >> 32) as u32).to_le_bytes());
@@ -161,6 +168,7 @@ impl ConfigSpace {
         match bar.kind {
             BarKind::Memory32 => low,
             BarKind::Memory64 => low | u64::from(self.read(at + 4)) << 32,
+            BarKind::Io => u64::from(self.read(at) & !3),
         }
     }
 
@@ -169,15 +177,36 @@ impl ConfigSpace {
         if self.command() & MEMORY_SPACE == 0 {
             return None;
         }
-        self.bars.iter().find_map(|&bar| {
+        self.find(addr, |bar| bar.kind != BarKind::Io)
+    }
+
+    /// The BAR that a port falls in, and the offset there; none while I/O decoding is off.
+    pub fn port_at(&self, port: u16) -> Option<(u8, u64)> {
+        if self.command() & IO_SPACE == 0 {
+            return None;
+        }
+        self.find(u64::from(port), |bar| bar.kind == BarKind::Io)
+    }
+
+    fn find(&self, addr: u64, of: impl Fn(&Bar) -> bool) -> Option<(u8, u64)> {
+        self.bars.iter().filter(|bar| of(bar)).find_map(|&bar| {
             let offset = addr.checked_sub(self.bar_base(bar)).filter(|offset| *offset < bar.len)?;
             Some((bar.index, offset))
         })
     }
 
+    /// Places the I/O BARs from port `next` upwards, as firmware does; returns the first port after them.
+    pub fn assign_ports(&mut self, next: u16) -> u16 {
+        self.bars.clone().into_iter().filter(|bar| bar.kind == BarKind::Io).fold(next, |next, bar| {
+            let base = next.next_multiple_of(bar.len as u16);
+            self.write(BARS as u16 + 4 * u16::from(bar.index), u32::from(base));
+            base + bar.len as u16
+        })
+    }
+
     /// Places the BARs from `next` upwards, as firmware does; returns the first address after them.
     pub fn assign_bars(&mut self, next: u64) -> u64 {
-        self.bars.clone().into_iter().fold(next, |next, bar| {
+        self.bars.clone().into_iter().filter(|bar| bar.kind != BarKind::Io).fold(next, |next, bar| {
             let base = next.next_multiple_of(bar.len);
             let at = BARS as u16 + 4 * u16::from(bar.index);
             self.write(at, base as u32);
