@@ -148,9 +148,9 @@ impl Engine {
             // The second is selected and busy, and the first cannot be selected until a reset has done so.
             self.phase = Phase::Resetting(Reset::begin(self.registers));
         }
-        for drive in 0..2 {
+        for (drive, alive) in alive.into_iter().enumerate() {
             let Some(means) = self.means[drive] else { continue };
-            if alive[drive] {
+            if alive {
                 self.untold[drive] = means.multiple > 0 && !means.dma;
                 continue;
             }

@@ -15,7 +15,7 @@ pub(super) fn runs(data: &Data, skip: usize, defects: Defects) -> impl Iterator<
     let boundary = if defects.has(Defect::CrossesBoundary) { BOUNDARY * 2 } else { BOUNDARY };
     core::iter::from_fn(move || {
         loop {
-            let Some(segment) = rest.take().or_else(|| segments.next()) else { return None };
+            let segment = rest.take().or_else(|| segments.next())?;
             if skip >= u64::from(segment.len) {
                 skip -= u64::from(segment.len);
                 continue;
