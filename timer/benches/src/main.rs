@@ -85,12 +85,17 @@ fn one_thread(rounds: usize) {
     case("stop, in cache", &|loaded| loaded.stops(16), "");
     case("stop and start of any", &|loaded| loaded.pairs(2000), "");
     case("next event", &|loaded| loaded.questions(1000), "");
+    let wheel_alone = Callouts::NAME;
+    case("the wheel alone: start, in cache", &|loaded| loaded.starts(16), wheel_alone);
+    case("the wheel alone: stop and start of any", &|loaded| loaded.pairs(2000), wheel_alone);
+    case("the wheel alone: next event", &|loaded| loaded.questions(1000), wheel_alone);
     case("expire, 1000 ticks a call", &|loaded| loaded.expiries(4, 1000), "");
     // Its clock takes longer to turn than it takes to expire.
     case("expire, 1 tick a call", &|loaded| loaded.expiries(4000, 1), Delays::NAME);
-    let first = all[0].longest();
-    for loaded in all.iter().filter(|loaded| loaded.longest() > 0.0) {
-        line("longest call for 1 tick", loaded.name(), [loaded.longest(); 2], loaded.longest() / first);
+    let mut first = None;
+    for loaded in all.iter_mut().filter(|loaded| loaded.name() != Delays::NAME) {
+        let nanos = loaded.longest(100_000);
+        line("longest call for 1 tick, CPU time", loaded.name(), [nanos; 2], nanos / *first.get_or_insert(nanos));
     }
     for loaded in &all {
         loaded.facts().iter().for_each(|&(case, number)| line(case, loaded.name(), [number; 2], 1.0));

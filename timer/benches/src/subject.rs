@@ -4,7 +4,9 @@
 //! ticks; each has a number.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Timers outstanding.
 pub const OUTSTANDING: u32 = 1_000_000;
@@ -40,7 +42,6 @@ pub struct Loaded<S> {
     now: u64,
     random: Random,
     due: Vec<u32>,
-    longest: f64,
 }
 
 /// What is done to a service with its timers outstanding.
@@ -57,8 +58,8 @@ pub trait Rounds {
     fn expiries(&mut self, calls: usize, ticks: u64) -> f64;
     /// Questions for the next event: nanoseconds for each.
     fn questions(&mut self, count: usize) -> f64;
-    /// The longest call that let one tick go by, in nanoseconds.
-    fn longest(&self) -> f64;
+    /// Lets `calls` ticks go by: the longest call of one tick, in nanoseconds of this thread's CPU time.
+    fn longest(&mut self, calls: usize) -> f64;
     /// What the service has to say of itself: a case and a number.
     fn facts(&self) -> Vec<(&'static str, f64)>;
 }
@@ -69,7 +70,16 @@ impl<S: Subject> Loaded<S> {
         let mut subject = S::make(outstanding + SPARE);
         let mut random = Random(seed);
         (0..outstanding).for_each(|id| subject.start(id, 1 + random.below(SPREAD)));
-        Self { subject, outstanding, now: 0, random, due: Vec::new(), longest: 0.0 }
+        Self { subject, outstanding, now: 0, random, due: Vec::new() }
+    }
+
+    /// Starts again what was due. How many that were.
+    fn again(&mut self) -> usize {
+        let count = self.due.len();
+        for id in self.due.drain(..) {
+            self.subject.start(id, self.now + 1 + self.random.below(SPREAD));
+        }
+        count
     }
 
     fn hot(&mut self, batches: usize) -> (f64, f64) {
@@ -122,16 +132,9 @@ impl<S: Subject> Rounds for Loaded<S> {
             self.now += ticks;
             let begin = Instant::now();
             self.subject.expire(self.now, &mut self.due);
-            let took = begin.elapsed().as_nanos();
-            nanos += took;
-            if ticks == 1 {
-                self.longest = self.longest.max(took as f64);
-            }
+            nanos += begin.elapsed().as_nanos();
         }
-        let count = self.due.len();
-        for id in self.due.drain(..) {
-            self.subject.start(id, self.now + 1 + self.random.below(SPREAD));
-        }
+        let count = self.again();
         nanos as f64 / count.max(1) as f64
     }
 
@@ -143,13 +146,27 @@ impl<S: Subject> Rounds for Loaded<S> {
         begin.elapsed().as_nanos() as f64 / count as f64
     }
 
-    fn longest(&self) -> f64 {
-        self.longest
+    fn longest(&mut self, calls: usize) -> f64 {
+        let mut longest = Duration::ZERO;
+        for _ in 0..calls {
+            self.now += 1;
+            let begin = cpu_time();
+            self.subject.expire(self.now, &mut self.due);
+            longest = longest.max(cpu_time().saturating_sub(begin));
+            self.again();
+        }
+        longest.as_nanos() as f64
     }
 
     fn facts(&self) -> Vec<(&'static str, f64)> {
         self.subject.facts()
     }
+}
+
+/// What this thread has run for: others on the machine make no difference.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 /// Marsaglia's xorshift.
