@@ -68,6 +68,8 @@ impl<P: Port> Wheels<P> {
             self.unlock(locked);
             return if more { Found::NotYet } else { Found::Nothing };
         };
+        // An interrupt may have stepped the wheel since `now` was read, and later: no handler is told a time before its deadline.
+        let now = if now < flight.deadline { self.port.now() } else { now };
         let saved = if broken::is(Hazard::SavedNext) { locked.w.commit(level) } else { None };
         if !flight.node().is_bound() {
             // No moment between the two for a handler without a lock: what a stop says is what happens.
