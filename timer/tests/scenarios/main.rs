@@ -5,11 +5,15 @@
 //! interface on a simulated machine. Both are judged by the same [`watch`].
 #![cfg(not(any(loom, shuttle)))]
 
+mod crew;
 mod freebsd;
+mod lab;
 mod linux;
 mod migration;
 mod netbsd;
 #[path = "../old/mod.rs"]
 mod old;
+mod ours;
+mod solo;
 mod stress;
 mod watch;

@@ -57,7 +57,6 @@ struct Seen {
     violations: Vec<Violation>,
 }
 
-#[allow(dead_code, reason = "the scenarios on our own interface use the rest")]
 impl Watch {
     pub fn new() -> Self {
         Self::default()
@@ -106,6 +105,12 @@ impl Watch {
         })
     }
 
+    /// A handler begins that can ask whether this run, for `deadline`, still is what its client wants. If it is not, `superseded` has to say so.
+    pub fn begins_for(&self, id: usize, deadline: u64, now: u64, superseded: impl FnOnce() -> bool) -> Step {
+        let void = self.seen().timers.get(&id).is_none_or(|timer| timer.armed_for != Some(deadline));
+        if void && superseded() { self.begins_superseded(id) } else { self.begins(id, now) }
+    }
+
     /// A handler begins, and is told that this expiry is not its timer's last word: the client has started or stopped it since.
     pub fn begins_superseded(&self, id: usize) -> Step {
         self.judge(id, |timer| {
@@ -135,13 +140,11 @@ impl Watch {
         })
     }
 
-    /// The client freed what the handler works on.
+    /// What the handler works on was freed.
     pub fn freed(&self, id: usize) -> Step {
-        self.judge(id, |timer| {
-            timer.freed.then_some(Violation::DoubleFree).or_else(|| {
-                timer.freed = true;
-                None
-            })
+        self.judge(id, |timer| match () {
+            () if std::mem::replace(&mut timer.freed, true) => Some(Violation::DoubleFree),
+            () => (timer.running > 0).then_some(Violation::UseAfterFree { reused: false }),
         })
     }
 

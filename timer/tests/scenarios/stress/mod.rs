@@ -2,6 +2,7 @@
 //! and remake their callouts on random CPUs while the handlers arm their own on others. One plan for the old system and for ours.
 
 mod control;
+mod ours;
 
 /// How much a plan does.
 #[derive(Debug, Clone, Copy)]
