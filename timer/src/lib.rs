@@ -57,3 +57,8 @@ pub mod timers {
     pub use crate::service::{Jump, next_event, on_jump, start_service, stats};
     pub use crate::stats::{JUMP, LATE_BUCKETS, SLOW, Stats};
 }
+
+/// The examples of the page that tells the stories.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/callouts.md")]
+mod stories {}
