@@ -56,6 +56,8 @@ pub(crate) enum Defect {
     ResetSaysNothingDone = 1 << 23,
     /// The cache is switched off without a flush of what is in it.
     SwitchesWithoutFlush = 1 << 24,
+    /// A packed ring's wrap counter is not turned at the end of the ring.
+    KeepsWrap = 1 << 25,
 }
 
 /// The hazards in force.

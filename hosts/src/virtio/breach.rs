@@ -69,6 +69,8 @@ pub enum Breach {
     IndirectNested(u16),
     /// 2.7.5.3.1: an indirect table whose length is 0 or no multiple of 16.
     IndirectLength(u16, u32),
+    /// 2.8.6: a chain of a packed ring whose later descriptors are not available when its first one is.
+    PackedChainTorn(u16),
     /// 2.7.5: reserved descriptor flags.
     DescriptorFlags(u16, u16),
     /// 2.7.13: changed a descriptor while the device owned it.

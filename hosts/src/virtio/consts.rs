@@ -26,6 +26,8 @@ pub mod feature {
     pub const VERSION_1: u64 = 1 << 32;
     /// The device's access to memory is limited or translated.
     pub const ACCESS_PLATFORM: u64 = 1 << 33;
+    /// The packed ring.
+    pub const RING_PACKED: u64 = 1 << 34;
     /// A queue can be reset on its own.
     pub const RING_RESET: u64 = 1 << 40;
 }

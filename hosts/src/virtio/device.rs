@@ -180,6 +180,7 @@ impl<M: Model> Virtio<M> {
         Negotiated {
             indirect: self.features() & feature::INDIRECT != 0,
             event_idx: self.features() & feature::EVENT_IDX != 0,
+            packed: self.features() & feature::RING_PACKED != 0,
         }
     }
 

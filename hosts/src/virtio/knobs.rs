@@ -17,7 +17,7 @@ pub enum Order {
 pub struct Knobs {
     /// Features not to offer, of those that the device has.
     pub without: u64,
-    /// Further features to offer (that the device does not implement: a lie, unless the driver ignores them).
+    /// Further features to offer: the packed ring, or one that the device does not implement (a lie, unless the driver ignores it).
     pub with: u64,
     /// Clears FEATURES_OK whatever the driver accepts.
     pub refuse_features: bool,

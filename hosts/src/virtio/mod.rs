@@ -12,6 +12,7 @@ mod fault;
 mod knobs;
 mod mmio;
 mod model;
+mod packed;
 mod pci;
 mod queue;
 mod registers;

@@ -1,7 +1,8 @@
-//! The device's side of a split virtqueue (virtio 1.2, 2.7).
+//! The device's side of a virtqueue: split (virtio 1.2, 2.7), or handed on to [`super::packed`].
 
 use super::Breach;
 use super::consts::MAX_QUEUE;
+use super::packed::Packed;
 use crate::Bus;
 
 const NEXT: u16 = 1;
@@ -16,6 +17,7 @@ const NO_NOTIFY: u16 = 1;
 pub(super) struct Negotiated {
     pub indirect: bool,
     pub event_idx: bool,
+    pub packed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +40,9 @@ pub struct Buffer {
 }
 
 /// What the driver made available: a chain of buffers, as the device read it, once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// The index of its first descriptor: the id to give back.
+    /// The index of its first descriptor, or its buffer id: the id to give back.
     pub head: u16,
     /// Its buffers, readable ones first.
     pub buffers: Vec<Buffer>,
@@ -48,6 +50,8 @@ pub struct Chain {
     pub indirect: bool,
     /// The descriptors in the queue's own table.
     slots: Vec<(u16, Descriptor)>,
+    /// Descriptors of a packed ring that it takes.
+    pub(super) places: u16,
 }
 
 impl Chain {
@@ -86,6 +90,8 @@ pub(super) struct Queue {
     signalled: u16,
     /// Which descriptors the device owns.
     busy: Vec<bool>,
+    /// Present if the ring is packed.
+    packed: Option<Packed>,
 }
 
 impl Queue {
@@ -94,7 +100,16 @@ impl Queue {
     }
 
     /// Takes the queue into use.
-    pub fn enable(&mut self) -> Result<(), Breach> {
+    pub fn enable(&mut self, negotiated: Negotiated) -> Result<(), Breach> {
+        if negotiated.packed {
+            let (aligned, addresses) = (self.avail.is_multiple_of(4), [self.desc, self.avail, self.used]);
+            if !self.desc.is_multiple_of(16) || !aligned || !self.used.is_multiple_of(4) {
+                return Err(Breach::RingAlignment(self.number));
+            }
+            self.packed = Some(Packed::new(self.number, self.size, addresses));
+            self.enabled = true;
+            return Ok(());
+        }
         if self.size == 0 || !self.size.is_power_of_two() || self.size > self.max.min(MAX_QUEUE) {
             return Err(Breach::QueueSize(self.number, self.size));
         }
@@ -116,12 +131,18 @@ impl Queue {
 
     /// How many chains the driver has published that the device has not taken.
     pub fn waiting(&self, bus: &Bus<'_>) -> Result<u16, Breach> {
+        if let Some(packed) = &self.packed {
+            return packed.waiting(bus);
+        }
         let waiting = self.avail_idx(bus)?.wrapping_sub(self.last_avail);
         if waiting > self.size { Err(Breach::AvailJump(self.number)) } else { Ok(waiting) }
     }
 
     /// Asks the driver not to notify, while the device looks anyway.
     pub fn quiet(&self, bus: &Bus<'_>, negotiated: Negotiated) -> Result<(), Breach> {
+        if let Some(packed) = &self.packed {
+            return packed.quiet(bus);
+        }
         // With EVENT_IDX an avail_event that is left behind does the same.
         if !negotiated.event_idx {
             bus.write_u16(self.used, NO_NOTIFY)?;
@@ -131,6 +152,9 @@ impl Queue {
 
     /// Asks to be notified of the next chain. Returns whether more had come by then, so that the device must go on.
     pub fn rearm(&self, bus: &Bus<'_>, negotiated: Negotiated) -> Result<bool, Breach> {
+        if let Some(packed) = &self.packed {
+            return packed.rearm(bus, negotiated);
+        }
         if negotiated.event_idx {
             bus.write_u16(self.used.wrapping_add(4 + 8 * u64::from(self.size)), self.last_avail)?;
         } else {
@@ -141,6 +165,9 @@ impl Queue {
 
     /// Takes the next chain, if there is one.
     pub fn fetch(&mut self, bus: &Bus<'_>, negotiated: Negotiated) -> Result<Option<Chain>, Breach> {
+        if let Some(packed) = &mut self.packed {
+            return packed.fetch(bus, negotiated);
+        }
         if self.waiting(bus)? == 0 {
             return Ok(None);
         }
@@ -172,7 +199,7 @@ impl Queue {
 
     fn walk(&self, bus: &Bus<'_>, negotiated: Negotiated, head: u16) -> Result<Chain, Breach> {
         let n = self.number;
-        let mut chain = Chain { head, buffers: Vec::new(), indirect: false, slots: Vec::new() };
+        let mut chain = Chain { head, ..Chain::default() };
         let mut at = head;
         loop {
             if chain.slots.len() >= usize::from(self.size) {
@@ -259,13 +286,19 @@ impl Queue {
 
     /// The device gives the chain's descriptors back.
     pub fn release(&mut self, chain: &Chain) {
+        if let Some(packed) = &mut self.packed {
+            return packed.release(chain);
+        }
         for (slot, _) in &chain.slots {
             self.busy[usize::from(*slot)] = false;
         }
     }
 
-    /// Writes a used entry and publishes it.
-    pub fn push(&mut self, bus: &Bus<'_>, id: u32, len: u32) -> Result<(), Breach> {
+    /// Writes a used entry and publishes it. In a packed ring it stands for `places` descriptors.
+    pub fn push(&mut self, bus: &Bus<'_>, id: u32, len: u32, places: u16) -> Result<(), Breach> {
+        if let Some(packed) = &mut self.packed {
+            return packed.push(bus, id, len, places);
+        }
         let at = self.used.wrapping_add(4 + 8 * u64::from(self.used_idx % self.size));
         bus.write(at, &id.to_le_bytes())?;
         bus.write(at.wrapping_add(4), &len.to_le_bytes())?;
@@ -274,17 +307,26 @@ impl Queue {
 
     /// Moves the used index.
     pub fn publish(&mut self, bus: &Bus<'_>, by: u16) -> Result<(), Breach> {
+        if let Some(packed) = &mut self.packed {
+            return packed.mark_more(bus, by);
+        }
         self.used_idx = self.used_idx.wrapping_add(by);
         Ok(bus.write_u16(self.used.wrapping_add(2), self.used_idx)?)
     }
 
     /// Whether used entries were published since the last decision about an interrupt.
     pub fn unsignalled(&self) -> bool {
+        if let Some(packed) = &self.packed {
+            return packed.unsignalled();
+        }
         self.used_idx != self.signalled
     }
 
     /// Decides whether what was published since the last time needs an interrupt (2.7.7, 2.7.10).
     pub fn wants_interrupt(&mut self, bus: &Bus<'_>, negotiated: Negotiated) -> Result<bool, Breach> {
+        if let Some(packed) = &mut self.packed {
+            return packed.wants_interrupt(bus);
+        }
         let (old, new) = (self.signalled, self.used_idx);
         self.signalled = new;
         if negotiated.event_idx {
@@ -296,6 +338,9 @@ impl Queue {
 
     /// A descriptor that the device does not own, if there is one.
     pub fn idle_descriptor(&self) -> Option<u16> {
+        if let Some(packed) = &self.packed {
+            return packed.idle_descriptor();
+        }
         self.busy.iter().position(|busy| !busy).map(|at| at as u16)
     }
 }

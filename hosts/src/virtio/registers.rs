@@ -74,8 +74,9 @@ impl<M: Model> Virtio<M> {
         if self.queue_resetting.get(usize::from(number)).copied().flatten().is_some() {
             self.breaches.push(Breach::QueueResetNotAwaited(number));
         }
+        let negotiated = self.negotiated();
         if let Some(queue) = self.configured(number)
-            && let Err(breach) = queue.enable()
+            && let Err(breach) = queue.enable(negotiated)
         {
             self.broken(breach);
         }

@@ -172,7 +172,7 @@ impl<M: Model> Virtio<M> {
             self.completed += 1;
         }
         for _ in 0..times {
-            queue.push(bus, id, len)?;
+            queue.push(bus, id, len, chain.places)?;
         }
         if jump > 0 {
             queue.publish(bus, jump)?;

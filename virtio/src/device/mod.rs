@@ -45,7 +45,7 @@ use crate::wire::{Features, Status};
 
 /// What every driver takes of a device's rings.
 pub(crate) const RING_FEATURES: u64 =
-    Features::INDIRECT_DESC.union(Features::EVENT_IDX).union(Features::RING_RESET).bits();
+    Features::INDIRECT_DESC.union(Features::EVENT_IDX).union(Features::RING_PACKED).union(Features::RING_RESET).bits();
 
 /// Chains completed before others get a turn.
 const BUDGET: usize = 64;

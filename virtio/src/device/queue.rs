@@ -8,7 +8,7 @@ use undercroft_hal::sync::IrqSpinLock;
 use undercroft_hal::work::BottomHalfWork;
 
 use super::{Frames, Slots};
-use crate::queue::{AddError, SharedRing, Split};
+use crate::queue::{AddError, Ring};
 use crate::transport::Doorbell;
 
 /// Where a queue is in its device's life.
@@ -35,7 +35,7 @@ pub(crate) struct Queue<S> {
 
 /// What the queue's lock protects.
 pub(crate) struct QueueState<S> {
-    pub(crate) ring: Split<SharedRing>,
+    pub(crate) ring: Ring,
     pub(crate) frames: Frames,
     pub(crate) slots: Slots<S>,
     pub(crate) life: Life,
@@ -99,7 +99,7 @@ impl<S> Queue<S> {
 }
 
 impl<S> QueueState<S> {
-    pub(crate) fn new(ring: Split<SharedRing>, frames: Frames, slots: Slots<S>) -> Self {
+    pub(crate) fn new(ring: Ring, frames: Frames, slots: Slots<S>) -> Self {
         let done = VecDeque::with_capacity(DONE_CAPACITY);
         Self { ring, frames, slots, life: Life::Running, starved: false, serving: false, done }
     }

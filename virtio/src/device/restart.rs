@@ -283,7 +283,7 @@ impl<P: Protocol> Device<P> {
             state.ring.restart();
             state.stop_serving();
             let _ = state.ring.enable_interrupts();
-            (state.ring.size(), QueueAddresses::from(state.ring.memory().addresses()))
+            (state.ring.size(), QueueAddresses::from(state.ring.addresses()))
         };
         // The device may offer less than it did, or it may not be the one that it was.
         if transport.queue_max_size(queue.index) < size {

@@ -86,6 +86,7 @@ pub(crate) fn feature_names(bits: u64) -> String {
         (Features::EVENT_IDX, "event-idx"),
         (Features::INDIRECT_DESC, "indirect"),
         (Features::ACCESS_PLATFORM, "access-platform"),
+        (Features::RING_PACKED, "packed"),
         (Features::RING_RESET, "ring-reset"),
     ];
     let names: Vec<_> = known.iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| *name).collect();

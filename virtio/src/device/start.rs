@@ -19,7 +19,7 @@ use super::shape::SPECIAL_DESCRIPTORS;
 use super::{Device, Frames, Protocol, Queue, QueueState, Slots};
 use crate::ProbeError;
 use crate::defect::{Defect, Defects};
-use crate::queue::{SharedRing, Split};
+use crate::queue::{Ring, Shape};
 use crate::transport::{QueueAddresses, Transport};
 use crate::wire::{Features, Status};
 
@@ -110,10 +110,14 @@ fn prepare<P: Protocol>(
         return Err(ProbeError::NoQueue(index));
     }
     let indirect = features.contains(Features::INDIRECT_DESC) && index >= plan.special;
-    let memory = SharedRing::new(size, if indirect { TABLE_LEN } else { 0 }, DmaConstraints::ANY)?;
-    let addresses = memory.addresses();
-    let mut ring =
-        Split::new(memory, size, features.contains(Features::EVENT_IDX)).ok_or(ProbeError::NoQueue(index))?;
+    let shape = Shape {
+        size,
+        table_len: if indirect { TABLE_LEN } else { 0 },
+        event_idx: features.contains(Features::EVENT_IDX),
+        packed: features.contains(Features::RING_PACKED),
+    };
+    let mut ring = Ring::new(shape, DmaConstraints::ANY)?.ok_or(ProbeError::NoQueue(index))?;
+    let addresses = ring.addresses();
     #[cfg(test)]
     ring.set_defects(plan.defects);
     // Interrupts are on from the start: the memory's zeroes say so with either feature.

@@ -5,6 +5,7 @@
 use core::sync::atomic::{Ordering, fence};
 
 use undercroft_hal::dma::{Coherent, DmaConstraints, DmaError};
+use zerocopy::{Immutable, IntoBytes};
 
 use crate::wire::ring::{Descriptor, Layout, UsedElement};
 
@@ -53,10 +54,42 @@ pub struct SharedRing {
     tables: Option<Tables>,
 }
 
+/// A table of descriptors for each chain, of either format.
 #[derive(Debug)]
-struct Tables {
+pub(super) struct Tables {
     block: Coherent,
     len: u16,
+}
+
+impl Tables {
+    /// `size` tables of `len` entries; `None` for no entries.
+    pub(super) fn new(size: u16, len: u16, constraints: DmaConstraints) -> Result<Option<Self>, DmaError> {
+        if len == 0 {
+            return Ok(None);
+        }
+        let bytes = usize::from(size) * usize::from(len) * size_of::<Descriptor>();
+        Ok(Some(Self { block: Coherent::new(bytes, constraints)?, len }))
+    }
+
+    pub(super) const fn len(&self) -> u16 {
+        self.len
+    }
+
+    #[inline]
+    const fn at(&self, head: u16, index: u16) -> usize {
+        16 * (head as usize * self.len as usize + index as usize)
+    }
+
+    /// Device address of chain `head`'s table.
+    #[inline]
+    pub(super) const fn addr(&self, head: u16) -> u64 {
+        self.block.addr(self.at(head, 0))
+    }
+
+    #[inline]
+    pub(super) fn write<T: IntoBytes + Immutable>(&self, head: u16, index: u16, descriptor: T) {
+        self.block.write(self.at(head, index), descriptor);
+    }
 }
 
 impl SharedRing {
@@ -67,12 +100,7 @@ impl SharedRing {
     pub fn new(size: u16, table_len: u16, constraints: DmaConstraints) -> Result<Self, DmaError> {
         let layout = Layout::new(size);
         let block = Coherent::new(layout.bytes, constraints)?;
-        let tables = if table_len == 0 {
-            None
-        } else {
-            let bytes = usize::from(size) * usize::from(table_len) * size_of::<Descriptor>();
-            Some(Tables { block: Coherent::new(bytes, constraints)?, len: table_len })
-        };
+        let tables = Tables::new(size, table_len, constraints)?;
         let used_event = layout.available + 4 + 2 * usize::from(size);
         let available_event = layout.used + 4 + 8 * usize::from(size);
         Ok(Self { block, layout, used_event, available_event, tables })
@@ -88,32 +116,27 @@ impl SharedRing {
     }
 }
 
-#[inline]
-fn store(block: &Coherent, index: usize, descriptor: Descriptor) {
-    block.write(16 * index, descriptor);
-}
-
 impl RingMemory for SharedRing {
     #[inline]
     fn set_descriptor(&self, index: u16, descriptor: Descriptor) {
-        store(&self.block, usize::from(index), descriptor);
+        self.block.write(16 * usize::from(index), descriptor);
     }
 
     #[inline]
     fn set_indirect(&self, head: u16, index: u16, descriptor: Descriptor) {
         if let Some(tables) = &self.tables {
-            store(&tables.block, usize::from(head) * usize::from(tables.len) + usize::from(index), descriptor);
+            tables.write(head, index, descriptor);
         }
     }
 
     #[inline]
     fn table_addr(&self, head: u16) -> u64 {
-        self.tables.as_ref().map_or(0, |tables| tables.block.addr(16 * usize::from(head) * usize::from(tables.len)))
+        self.tables.as_ref().map_or(0, |tables| tables.addr(head))
     }
 
     #[inline]
     fn table_len(&self) -> u16 {
-        self.tables.as_ref().map_or(0, |tables| tables.len)
+        self.tables.as_ref().map_or(0, Tables::len)
     }
 
     #[inline]

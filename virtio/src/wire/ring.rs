@@ -75,3 +75,61 @@ impl Layout {
 }
 
 const _: () = assert!(Layout::new(8).available == 128 && Layout::new(8).used == 192 && Layout::new(8).bytes == 262);
+
+/// The packed virtqueue's memory (2.8).
+pub mod packed {
+    use core::mem::offset_of;
+
+    use zerocopy::little_endian::{U16, U32, U64};
+    use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+    /// In a descriptor's flags: the driver's wrap counter when it made the descriptor available (2.8.1).
+    pub const AVAIL: u16 = 1 << 7;
+    /// In a descriptor's flags: made available, the inverse of the driver's wrap counter; used, the device's (2.8.1).
+    pub const USED: u16 = 1 << 15;
+
+    /// In an event suppression structure's flags: notifications, please (2.8.10).
+    pub const EVENT_ENABLE: u16 = 0;
+    /// No notifications, please.
+    pub const EVENT_DISABLE: u16 = 1;
+    /// A notification at one descriptor, please; only with `EVENT_IDX`.
+    pub const EVENT_DESC: u16 = 2;
+    /// In the structure's first field: the wrap counter; the other bits are the descriptor's place.
+    pub const EVENT_WRAP: u16 = 1 << 15;
+
+    /// One descriptor (2.8.5); one of an indirect table (2.8.7), with the id reserved.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned)]
+    #[repr(C)]
+    pub struct PackedDescriptor {
+        /// Device address of the buffer.
+        pub addr: U64,
+        /// Its bytes; in a used one, those that the device wrote.
+        pub len: U32,
+        /// The buffer's id.
+        pub id: U16,
+        /// [`AVAIL`], [`USED`] and the flags of split descriptors.
+        pub flags: U16,
+    }
+
+    const _: () = assert!(size_of::<PackedDescriptor>() == 16 && offset_of!(PackedDescriptor, len) == 8);
+    const _: () = assert!(offset_of!(PackedDescriptor, id) == 12 && offset_of!(PackedDescriptor, flags) == 14);
+
+    /// Offsets of the three parts of a queue laid out in one block, in bytes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct PackedLayout {
+        /// What the driver wants to hear, aligned to 4. The descriptors are in front of it.
+        pub driver_event: usize,
+        /// What the device wants to hear, aligned to 4.
+        pub device_event: usize,
+        /// All of it.
+        pub bytes: usize,
+    }
+
+    impl PackedLayout {
+        /// For a queue of `size` descriptors. Each event structure has a cache line of its own: each side writes one.
+        pub const fn new(size: u16) -> Self {
+            let driver_event = (16 * size as usize).next_multiple_of(64);
+            Self { driver_event, device_event: driver_event + 64, bytes: driver_event + 128 }
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod cache;
 mod contexts;
 mod hazards;
 mod hostile;
+mod packed;
 mod restart;
 mod shapes;
 
