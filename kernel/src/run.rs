@@ -42,6 +42,7 @@ pub fn run(
     entry: Instant,
     report: &Report,
 ) -> bool {
+    undercroft_timer::timers::start_service(cx);
     hello(machine, report);
     for word in bad {
         report.problem(word, None);

@@ -3,6 +3,7 @@
 //! A command is an entry of [`COMMANDS`]: a name, what it takes, what it does. What is typed is never trusted: a bad line gets one message
 //! that names the word, and the prompt comes back.
 
+mod callouts;
 mod disk;
 mod editor;
 mod status;
@@ -91,6 +92,18 @@ const COMMANDS: &[Command] = &[
         what: "cycles from an interrupt to its bottom half and to a waiting task",
         run: status::latency,
     },
+    Command {
+        name: "callouts",
+        takes: "",
+        what: "callouts of each CPU: armed, run, how late, slow handlers, in flight",
+        run: callouts::callouts,
+    },
+    Command {
+        name: "stress",
+        takes: "SECONDS [SEED]",
+        what: "start, stop, move, drain, close callouts on all CPUs; look for races",
+        run: callouts::stress,
+    },
     Command { name: "heaps", takes: "", what: "what the heaps hold", run: status::heaps },
     Command { name: "cpus", takes: "", what: "list the CPUs and the interrupts they took", run: status::cpus },
     Command { name: "irq", takes: "", what: "interrupt handlers, unclaimed interrupts, storms", run: status::irq },
@@ -134,7 +147,7 @@ fn help<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(), Bad<'w>> 
     words.end()?;
     let quit = [("quit", "", "end the monitor and power off")];
     for (name, takes, what) in COMMANDS.iter().map(|c| (c.name, c.takes, c.what)).chain(quit) {
-        session.say(format_args!("  {name:<7} {takes:<24} {what}"));
+        session.say(format_args!("  {name:<8} {takes:<24} {what}"));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::guest;
 use super::tally::Tally;
 
 /// A line that is typed, and what its answer says.
-const SESSION: [(&str, &[&str]); 20] = [
+const SESSION: [(&str, &[&str]); 23] = [
     ("help", &["disks", "latency", "quit"]),
     ("disks", &["virtio-blk0: virtio-blk at pci", "virtio-scsi1", "undercroft-scratch"]),
     ("read virtio-blk0 1", &["45 46 49 20 50 41 52 54", "EFI PART", "512 bytes, sha256 "]),
@@ -20,6 +20,9 @@ const SESSION: [(&str, &[&str]); 20] = [
     ("verify virtio-scsi0", &["virtio-scsi0 sha256 "]),
     ("stats", &["CPU 0 bottom halves: ", "CPU 1 run queue: ", "waited, in ns: "]),
     ("latency", &["from an interrupt, in cycles (p50, p99): to its handler "]),
+    ("stress 3", &[" 0 violations", "the race programme found nothing"]),
+    ("stress", &["error: how many seconds is missing"]),
+    ("callouts", &["CPU 0: ", " run, ", "late, up to us: "]),
     ("heaps", &["locked heap: ", "dma heap: ", "reserve for write-back: "]),
     ("cpus", &["CPU 0: interrupts of devices ", "CPU 1: interrupts of devices "]),
     ("irq", &["handlers, 0 interrupts that nobody claimed"]),
