@@ -20,6 +20,7 @@ use undercroft_image::heaps::{Baseline, Memory};
 use undercroft_image::monitor::{Came, Port};
 use undercroft_image::run::{self, Machine};
 use undercroft_image::{Report, options};
+use undercroft_timer::timers;
 
 undercroft_hal::x86_64_main!(main);
 
@@ -35,6 +36,8 @@ fn main(task: &Task) -> Exit {
     let parsed = options::parse(machine::command_line());
     let report = Report::new(parsed.0.json, console::print, watchdog::pet);
     keep_reserve(&report);
+    // Before the baseline: its wheels are for ever.
+    timers::start_service(task);
     let windows: Vec<_> = machine::virtio_mmio()
         .iter()
         .map(|device| MmioWindow {

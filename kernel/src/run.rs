@@ -42,7 +42,6 @@ pub fn run(
     entry: Instant,
     report: &Report,
 ) -> bool {
-    undercroft_timer::timers::start_service(cx);
     hello(machine, report);
     for word in bad {
         report.problem(word, None);
