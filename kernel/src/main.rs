@@ -14,7 +14,7 @@ use core::panic::PanicInfo;
 use undercroft_hal::irq::IrqLine;
 use undercroft_hal::x86_64::power::Exit;
 use undercroft_hal::x86_64::{Heap, backed, console, machine, stop, watchdog};
-use undercroft_hal::{Instant, Task, cpu};
+use undercroft_hal::{Instant, Task, cpu, executor};
 use undercroft_image::disks::MmioWindow;
 use undercroft_image::heaps::{Baseline, Memory};
 use undercroft_image::monitor::{Came, Port};
@@ -36,8 +36,7 @@ fn main(task: &Task) -> Exit {
     let parsed = options::parse(machine::command_line());
     let report = Report::new(parsed.0.json, console::print, watchdog::pet);
     keep_reserve(&report);
-    // Before the baseline: its wheels are for ever.
-    timers::start_service(task);
+    prepare(task);
     let windows: Vec<_> = machine::virtio_mmio()
         .iter()
         .map(|device| MmioWindow {
@@ -60,6 +59,17 @@ fn main(task: &Task) -> Exit {
     let held = run::run(task, &machine, &parsed, entry, &report);
     watchdog::stop();
     if held { Exit::Success } else { Exit::Failure }
+}
+
+/// What is allocated once and stays: before the heaps' baseline is taken.
+fn prepare(task: &Task) {
+    timers::start_service(task);
+    for cpu in 0..cpu::count() {
+        // A CPU's executor makes its table when the first task comes.
+        if let Ok(first) = executor::spawn_on(task, cpu, async {}) {
+            task.block_on(first);
+        }
+    }
 }
 
 /// Bytes that are kept for write-back, of page frames and of the locked heap: parts of all memory, within bounds.

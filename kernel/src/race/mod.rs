@@ -170,7 +170,7 @@ fn handler(watch: &Arc<Watch>, random: &mut Random) -> impl FnMut(&undercroft_ti
         let next = match random.below(16) {
             0 => Next::After(Duration::from_nanos(random.below(AWAY))),
             1 => Next::Every(Duration::from_micros(50 + random.below(100))),
-            2 => Next::At(Instant::from_nanos(0)),
+            2 => Next::At(expiry.now()),
             3 => {
                 watch.started(expiry.callout().start_at(soon(&mut random)).is_ok());
                 Next::Done
@@ -195,3 +195,7 @@ fn any(home: usize, watch: &Arc<Watch>, random: &mut Random) -> Box<dyn seats::S
         _ => Box::new(Callout::<Task>::new(home, move |_: &_, expiry: &_| run(expiry))),
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
