@@ -68,6 +68,31 @@ pub enum Data {
     One(Piece),
     /// Several pieces, in order.
     List(Vec<Piece>),
+    /// A part of a list, while a queue has it transferred piecemeal.
+    Window(Window),
+}
+
+/// Some pieces of a list; the others are not shown.
+#[derive(Debug)]
+pub struct Window {
+    list: Vec<Piece>,
+    from: usize,
+    to: usize,
+}
+
+/// What [`Data::narrow`] changed: a piece and what it showed before.
+#[derive(Debug, Clone, Copy)]
+struct Edge {
+    at: usize,
+    start: usize,
+    len: usize,
+}
+
+/// What undoes a [`Data::narrow`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edges {
+    first: Edge,
+    last: Edge,
 }
 
 impl Data {
@@ -85,6 +110,7 @@ impl Data {
             Self::None => &[],
             Self::One(piece) => core::slice::from_ref(piece),
             Self::List(pieces) => pieces,
+            Self::Window(window) => window.list.get(window.from..window.to).unwrap_or(&[]),
         }
     }
 
@@ -94,6 +120,7 @@ impl Data {
             Self::None => &mut [],
             Self::One(piece) => core::slice::from_mut(piece),
             Self::List(pieces) => pieces,
+            Self::Window(window) => window.list.get_mut(window.from..window.to).unwrap_or(&mut []),
         }
     }
 
@@ -110,6 +137,51 @@ impl Data {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Shows only the `len` bytes from `skip` on, which there must be, until [`Data::widen`]. `None`, with nothing changed, if there are no
+    /// such bytes.
+    pub(crate) fn narrow(&mut self, skip: usize, len: usize) -> Option<Edges> {
+        let pieces = self.pieces();
+        let (first, skip) = Self::seek(pieces, skip)?;
+        // The last byte's piece, and how many of its bytes are shown.
+        let (last, over) =
+            Self::seek(pieces, pieces[..first].iter().map(Piece::len).sum::<usize>() + skip + len.checked_sub(1)?)?;
+        let edge = |at: usize| Edge { at, start: pieces[at].start, len: pieces[at].len };
+        let edges = Edges { first: edge(first), last: edge(last) };
+        let pieces = self.pieces_mut();
+        // The end first: where both are one piece, its start has not moved yet.
+        pieces[last].len = over + 1;
+        pieces[first].start += skip;
+        pieces[first].len -= skip;
+        if let Self::List(list) = self {
+            let list = core::mem::take(list);
+            *self = Self::Window(Window { list, from: first, to: last + 1 });
+        }
+        Some(edges)
+    }
+
+    /// The piece that byte `skip` is in, and where.
+    fn seek(pieces: &[Piece], mut skip: usize) -> Option<(usize, usize)> {
+        for (at, piece) in pieces.iter().enumerate() {
+            if skip < piece.len {
+                return Some((at, skip));
+            }
+            skip -= piece.len;
+        }
+        None
+    }
+
+    /// Undoes [`Data::narrow`].
+    pub(crate) fn widen(&mut self, edges: Edges) {
+        if let Self::Window(window) = self {
+            *self = Self::List(core::mem::take(&mut window.list));
+        }
+        for edge in [edges.first, edges.last] {
+            if let Some(piece) = self.pieces_mut().get_mut(edge.at) {
+                (piece.start, piece.len) = (edge.start, edge.len);
+            }
+        }
     }
 }
 

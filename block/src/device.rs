@@ -5,6 +5,7 @@ use core::fmt;
 
 use undercroft_hal::BottomHalf;
 
+use crate::scsi::Managed;
 use crate::{Error, Identity, Info, Request, Tag};
 
 /// Why a device did not take a request.
@@ -75,6 +76,19 @@ pub enum Reset {
     Device,
 }
 
+/// What recovery asks of a device, from the mildest to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// End one request.
+    Abort(Tag),
+    /// End all requests of this disk, and reset it.
+    ResetUnit,
+    /// End all requests of all disks that share its bus, and reset those; or all of the queue that has this request, if it is one.
+    ResetBus(Option<Tag>),
+    /// End all requests of all disks of the controller, and set that up anew.
+    ResetController,
+}
+
 /// A block device.
 pub trait BlockDevice: Send + Sync {
     /// Who it is.
@@ -105,6 +119,21 @@ pub trait BlockDevice: Send + Sync {
     fn reset(&self, what: Reset) -> bool {
         let _ = what;
         false
+    }
+
+    /// Asks the device to end requests that do not end by themselves. It says no more than that it was told: the requests that it ends come
+    /// back through their completions, each once, with [`Error::Cancelled`], [`Error::Reset`] or [`Error::NotStarted`]; whoever asks watches for that. Task or
+    /// bottom-half context, no lock held.
+    ///
+    /// Without an implementation of its own a device is cancelled on and [reset](BlockDevice::reset).
+    fn recover(&self, what: Recovery) -> Managed {
+        let asked = match what {
+            Recovery::Abort(tag) => self.cancel(tag),
+            Recovery::ResetUnit | Recovery::ResetBus(None) => false,
+            Recovery::ResetBus(Some(tag)) => self.reset(Reset::Queue(tag)),
+            Recovery::ResetController => self.reset(Reset::Device),
+        };
+        if asked { Managed::Asked } else { Managed::Unsupported }
     }
 
     /// Sets who is told of events, replacing the one before. Task or bottom-half context.

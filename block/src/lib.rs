@@ -26,6 +26,7 @@ mod device;
 mod error;
 mod info;
 pub mod partition;
+pub mod queue;
 mod request;
 pub mod scsi;
 mod slab;
@@ -37,8 +38,8 @@ mod testing;
 #[global_allocator]
 static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
 
-pub use data::{Data, Piece};
-pub use device::{BlockDevice, Event, Refusal, Rejected, Reset, Watcher};
+pub use data::{Data, Piece, Window};
+pub use device::{BlockDevice, Event, Recovery, Refusal, Rejected, Reset, Watcher};
 pub use error::{Error, Fault};
 pub use info::{Features, Identity, Info, Limits};
 pub use request::{Complete, Completion, InFlight, Op, Request};

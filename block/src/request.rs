@@ -48,6 +48,13 @@ impl fmt::Debug for Completion {
     }
 }
 
+/// Whose a request was before a queue sent it on under a completion of its own.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    completion: Completion,
+    moved: u64,
+}
+
 /// One operation on a range of a device. Owns its buffers until it is completed or given back.
 #[derive(Debug)]
 pub struct Request {
@@ -109,6 +116,49 @@ impl Request {
         self.lba -= blocks;
     }
 
+    /// Has the request come back to `sink`; `set_cookie` says with which cookie.
+    #[inline]
+    pub(crate) fn take_over(&mut self, sink: Arc<dyn Complete>) -> Parent {
+        let completion = core::mem::replace(&mut self.completion, Completion { sink, cookie: 0 });
+        Parent { completion, moved: core::mem::take(&mut self.moved) }
+    }
+
+    #[inline]
+    pub(crate) fn set_cookie(&mut self, cookie: u64) {
+        self.completion.cookie = cookie;
+    }
+
+    /// Undoes [`Request::take_over`].
+    #[inline]
+    pub(crate) fn give_back_to(&mut self, parent: Parent) {
+        self.completion = parent.completion;
+        self.moved = parent.moved;
+    }
+
+    /// A request without buffers, for a parent whose own the device will not give back.
+    pub(crate) fn without_data(op: Op, lba: u64, blocks: u32, parent: Parent) -> Self {
+        let Parent { completion, moved } = parent;
+        Self { moved, ..Self::new(op, lba, blocks, Data::None, completion) }
+    }
+
+    /// Checks the request's range against a device's shape, and that the device can do it at all: what a sub-device does in `submit`, whose
+    /// parent looks at the rest.
+    ///
+    /// # Errors
+    /// The first limit that the request breaks; always the caller's fault.
+    pub fn check_range(&self, info: &Info) -> Result<(), Error> {
+        if self.op == Op::Flush {
+            return Ok(());
+        }
+        if self.blocks == 0 || self.lba.checked_add(u64::from(self.blocks)).is_none_or(|end| end > info.capacity) {
+            return Err(Error::OutOfRange);
+        }
+        if self.op != Op::Read && info.features.contains(crate::Features::READ_ONLY) {
+            return Err(Error::ReadOnly);
+        }
+        Ok(())
+    }
+
     /// Checks the request against a device's shape and limits: what every driver does first in `submit`.
     ///
     /// # Errors
@@ -118,12 +168,7 @@ impl Request {
         if self.op == Op::Flush {
             return if self.data.is_empty() { Ok(()) } else { Err(Error::BadLength) };
         }
-        if self.blocks == 0 || self.lba.checked_add(u64::from(self.blocks)).is_none_or(|end| end > info.capacity) {
-            return Err(Error::OutOfRange);
-        }
-        if self.op != Op::Read && info.features.contains(Features::READ_ONLY) {
-            return Err(Error::ReadOnly);
-        }
+        self.check_range(info)?;
         match self.op {
             Op::Discard => Self::check_blocks(self, info, Features::DISCARD, info.limits.max_discard_blocks),
             Op::WriteZeroes => {

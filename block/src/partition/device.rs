@@ -72,7 +72,7 @@ impl BlockDevice for Partition {
     }
 
     fn submit(&self, mut request: Request) -> Result<Tag, Rejected> {
-        if let Err(error) = request.check(&self.info()) {
+        if let Err(error) = request.check_range(&self.info()) {
             return Err(Rejected { request, why: Refusal::Invalid(error) });
         }
         if let Err(error) = request.move_down(self.entry.first) {

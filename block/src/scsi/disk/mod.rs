@@ -24,8 +24,8 @@ use undercroft_hal::BottomHalf;
 
 pub(super) use unit::{DiscardBy, Shape, Unit};
 
-use super::{Address, Command, Direction, Host, Initiator, Refused};
-use crate::{BlockDevice, Event, Identity, Info, Op, Refusal, Rejected, Request, Tag, Watcher};
+use super::{Address, Command, Direction, Host, Initiator, Managed, Management, Refused};
+use crate::{BlockDevice, Event, Identity, Info, Op, Recovery, Refusal, Rejected, Request, Tag, Watcher};
 
 /// A disk.
 pub struct ScsiDisk {
@@ -118,6 +118,16 @@ impl BlockDevice for ScsiDisk {
 
     fn cancel(&self, tag: Tag) -> bool {
         self.unit.host.cancel(tag)
+    }
+
+    fn recover(&self, what: Recovery) -> Managed {
+        let unit = &self.unit;
+        unit.host.manage(match what {
+            Recovery::Abort(tag) => Management::Abort(tag),
+            Recovery::ResetUnit => Management::ResetUnit(unit.address),
+            Recovery::ResetBus(_) => Management::ResetBus,
+            Recovery::ResetController => Management::ResetHost,
+        })
     }
 
     fn watch(&self, watcher: Arc<dyn Watcher>) {

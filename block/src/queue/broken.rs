@@ -1,0 +1,63 @@
+//! Negative controls on the real code: hazards that a test can put back, one at a time, on its own thread. In a program [`is`] is the constant
+//! `false`.
+
+/// A defect that a test can put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "constructed by tests only"))]
+pub(super) enum Hazard {
+    /// X05: a part is as long as the request, whatever the device takes.
+    PartTooLong,
+    /// X33: a request of which a part could not be sent is forgotten.
+    ForgottenHalfWay,
+    /// X25: the request comes back as its last part.
+    NotRestored,
+    /// Pattern 11: BUSY is an error.
+    BusyFails,
+    /// Pattern 21: a write through is done when the write is.
+    FakeDurable,
+    /// A flush that a reset ended is sent again, and reported done.
+    FlushSentAgain,
+    /// The answer after the abort completes the request a second time.
+    LateAnswerCounts,
+    /// Nobody looks at deadlines.
+    NoDeadlines,
+    /// One submitter's requests go before all others.
+    NoTurns,
+    /// Room that came while the device refused is not seen.
+    RoomMissed,
+    /// Waiting requests are forgotten at removal.
+    ForgetsAtRemoval,
+    /// A-PC-42: every error is reported.
+    ReportsAll,
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static PUT_BACK: std::cell::Cell<Option<Hazard>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether a test has put `hazard` back.
+#[inline(always)]
+pub(super) fn is(hazard: Hazard) -> bool {
+    #[cfg(test)]
+    return PUT_BACK.get() == Some(hazard);
+    #[cfg(not(test))]
+    {
+        let _ = hazard;
+        false
+    }
+}
+
+/// Runs `f` with `hazard` put back on this thread.
+#[cfg(test)]
+pub(super) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
+    struct Mend;
+    impl Drop for Mend {
+        fn drop(&mut self) {
+            PUT_BACK.set(None);
+        }
+    }
+    PUT_BACK.set(Some(hazard));
+    let _mend = Mend;
+    f()
+}

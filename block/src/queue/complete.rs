@@ -1,0 +1,136 @@
+//! The way up: what becomes of a request that the device has finished. Bottom half.
+
+use undercroft_hal::{BottomHalf, Instant};
+
+use super::broken::{self, Hazard};
+use super::core::Core;
+use super::job::Place;
+use super::state::State;
+use crate::{Complete, Error, InFlight, Request, Tag};
+
+/// How often a request that resets ended is sent again.
+const RESENDS: u8 = 3;
+
+enum After {
+    /// Its submitter's completion runs.
+    Finish(InFlight, Result<(), Error>),
+    /// There is more to do for it.
+    Again,
+    /// Its submitter knows already.
+    Dropped(Request),
+}
+
+impl Complete for Core {
+    fn complete(&self, cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
+        let (after, more, look) = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            state.at_device = state.at_device.saturating_sub(1);
+            state.epoch += 1;
+            state.full = false;
+            let after = state.completed(Tag::from_bits(cookie), request, result);
+            let backoff = state.backoff;
+            let look = backoff.filter(|until| state.arms(*until));
+            (after, state.waits > 0 || state.refused != 0, look)
+        };
+        if let Some(until) = look {
+            self.look_at(until);
+        }
+        match after {
+            After::Finish(flight, Ok(())) => {
+                self.state.lock().stats.completed += 1;
+                flight.finish(cx, Ok(()));
+            }
+            After::Finish(flight, result) => self.deliver(cx, flight, result),
+            After::Again => {}
+            After::Dropped(request) => drop(request),
+        }
+        if more {
+            self.pump();
+            self.tell_room(cx);
+        }
+    }
+}
+
+impl State {
+    fn completed(&mut self, tag: Tag, mut request: Request, result: Result<(), Error>) -> After {
+        let Some(job) = self.jobs.get_mut(tag) else {
+            debug_assert!(false, "a request came back twice");
+            return After::Dropped(request);
+        };
+        if matches!(job.place, Place::Orphan) && !broken::is(Hazard::LateAnswerCounts) {
+            self.jobs.remove(tag);
+            self.stats.orphans_returned += 1;
+            return After::Dropped(request);
+        }
+        if result.is_ok() && !job.victim && job.part == job.blocks && !job.emulate {
+            // Most of them.
+            self.went_well();
+            return After::Finish(self.close(tag, request).accept(), Ok(()));
+        }
+        if result.is_ok() || !broken::is(Hazard::NotRestored) {
+            job.unshape(&mut request);
+        }
+        let victim = core::mem::take(&mut job.victim);
+        let again = match result {
+            Ok(()) => Self::advance(job),
+            Err(error) => {
+                job.last = Some(error);
+                job.is_worth_again(error)
+            }
+        };
+        let cancelled = job.cancelled;
+        let dead = self.dead;
+        let late = victim || Instant::now() >= job.deadline;
+        if result.is_ok() {
+            self.went_well();
+            self.stats.late += u64::from(victim);
+        } else if result == Err(Error::Busy) {
+            self.went_busy(Instant::now());
+        }
+        if victim {
+            let _ = self.one_less_overdue();
+        }
+        let end = match (result, again) {
+            // Its submitter did not cancel it.
+            (Err(Error::Cancelled), false) if !victim && !cancelled => Err(Error::Reset),
+            (result, false) if !(victim && is_ours(result)) => result,
+            (_, _) if cancelled => Err(Error::Cancelled),
+            (Err(Error::Busy), true) if late => Err(Error::Busy),
+            (_, true) if dead.is_some() => dead.map_or(Ok(()), Err),
+            (_, true) if !late => {
+                self.stats.resent += u64::from(result.is_err_and(|error| error != Error::Busy));
+                self.put_off(tag, request, true);
+                return After::Again;
+            }
+            _ => Err(Error::TimedOut),
+        };
+        After::Finish(self.close(tag, request).accept(), end)
+    }
+}
+
+/// Whether an overdue request ended because recovery ended it.
+fn is_ours(result: Result<(), Error>) -> bool {
+    matches!(result, Err(Error::Cancelled | Error::Reset | Error::NotStarted))
+}
+
+impl super::job::Job {
+    /// Whether a request that failed is sent again.
+    fn is_worth_again(&mut self, error: Error) -> bool {
+        match error {
+            Error::Busy => !broken::is(Hazard::BusyFails),
+            // Nothing of it was done: whatever it is, it may be sent again.
+            Error::NotStarted => {
+                self.resent += 1;
+                self.resent <= RESENDS
+            }
+            // Cancelled, but not by its submitter: a reset that another request needed.
+            Error::Reset | Error::Cancelled if !self.cancelled => {
+                let safe = self.is_safe_again() || broken::is(Hazard::FlushSentAgain);
+                self.resent += 1;
+                safe && self.resent <= RESENDS
+            }
+            _ => false,
+        }
+    }
+}

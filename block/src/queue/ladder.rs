@@ -1,0 +1,164 @@
+//! The recovery ladder: what is done about requests whose deadline passed with the device. Each rung has its time; on the last one the device
+//! is given up.
+
+use core::time::Duration;
+
+use undercroft_hal::{BottomHalf, Instant};
+
+use super::core::Core;
+use super::job::Place;
+use super::stats::QueueStats;
+use crate::scsi::Managed;
+use crate::{Error, Event, InFlight, Recovery, Request, Tag};
+
+/// The rungs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rung {
+    /// The overdue requests are aborted, one by one.
+    Abort,
+    /// The disk is reset.
+    Unit,
+    /// Its bus is, or the queue that has an overdue request.
+    Bus,
+    /// Its controller is.
+    Controller,
+}
+
+impl Rung {
+    /// All of them, upwards.
+    pub const ALL: [Self; 4] = [Self::Abort, Self::Unit, Self::Bus, Self::Controller];
+
+    fn above(self) -> Option<Self> {
+        Self::ALL.get(self as usize + 1).copied()
+    }
+
+    /// What the device is asked on a rung above the first.
+    const fn recovery(self, overdue: Option<Tag>) -> Option<Recovery> {
+        match self {
+            Self::Abort => None,
+            Self::Unit => Some(Recovery::ResetUnit),
+            Self::Bus => Some(Recovery::ResetBus(overdue)),
+            Self::Controller => Some(Recovery::ResetController),
+        }
+    }
+}
+
+/// Somebody is on the ladder.
+#[derive(Debug)]
+pub(super) struct Climb {
+    pub rung: Rung,
+    /// The device was asked and may still do it.
+    pub hope: bool,
+    /// When this rung has failed.
+    pub until: Instant,
+    began: Instant,
+}
+
+impl Climb {
+    pub fn new(now: Instant, patience: Duration) -> Self {
+        Self { rung: Rung::Abort, hope: false, until: now + patience, began: now }
+    }
+
+    /// Everything overdue has come back.
+    pub fn note(&self, stats: &mut QueueStats) {
+        if let Some(rung) = stats.rungs.get_mut(self.rung as usize) {
+            rung.helped += 1;
+            rung.longest = rung.longest.max(self.began.elapsed());
+        }
+    }
+}
+
+enum Step {
+    Stay,
+    Ask(Rung, Option<Tag>),
+    GiveUp,
+}
+
+impl Core {
+    /// Asks for the end of one overdue request.
+    pub(super) fn abort(&self, device: Option<Tag>) {
+        // A request without a tag is on its way into the device: the next rung finds it.
+        let answer = device.map_or(Managed::NoCommand, |tag| self.device.recover(Recovery::Abort(tag)));
+        self.note_answer(Rung::Abort, answer);
+    }
+
+    fn note_answer(&self, rung: Rung, answer: Managed) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let stats = &mut state.stats.rungs[rung as usize];
+        if answer == Managed::Asked {
+            stats.asked += 1;
+        } else {
+            stats.skipped += 1;
+        }
+        // What was overdue may have come back meanwhile, and the ladder with it.
+        if let Some(climb) = state.climb.as_mut().filter(|climb| climb.rung == rung) {
+            climb.hope |= answer == Managed::Asked;
+        }
+    }
+
+    /// Goes up as far as it has to now.
+    pub(super) fn climb(&self, cx: &BottomHalf) {
+        loop {
+            let step = self.step(Instant::now());
+            match step {
+                Step::Stay => return,
+                Step::Ask(rung, overdue) => {
+                    let answer = rung.recovery(overdue).map_or(Managed::Unsupported, |what| self.device.recover(what));
+                    self.note_answer(rung, answer);
+                }
+                Step::GiveUp => return self.give_up(cx, Error::Broken),
+            }
+        }
+    }
+
+    fn step(&self, now: Instant) -> Step {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(climb) = &mut state.climb else { return Step::Stay };
+        if climb.hope && now < climb.until {
+            return Step::Stay;
+        }
+        let Some(rung) = climb.rung.above() else { return Step::GiveUp };
+        (climb.rung, climb.hope) = (rung, false);
+        climb.until = now + self.config.rungs[rung as usize];
+        // What is sent during a reset would only be ended by it.
+        state.held = true;
+        Step::Ask(rung, state.an_overdue())
+    }
+
+    /// The device is not used any more. Whoever waits is told now, whether the device gives the buffers back or not.
+    pub(super) fn give_up(&self, cx: &BottomHalf, why: Error) {
+        let capacity = {
+            let mut state = self.state.lock();
+            let state = &mut *state;
+            state.dead = state.dead.or(Some(why));
+            (state.climb, state.victims, state.held) = (None, 0, false);
+            state.jobs.capacity()
+        };
+        for index in 0..capacity {
+            if let Some((flight, error)) = self.abandon(index as u16, why) {
+                self.deliver(cx, flight, Err(error));
+            }
+        }
+        self.tell_all(cx, Event::Removed);
+    }
+
+    /// The completion of whatever job is in slot `index`.
+    fn abandon(&self, index: u16, why: Error) -> Option<(InFlight, Error)> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let tag = state.jobs.tag_at(index)?;
+        if let Some(flight) = state.leave_line(tag) {
+            let request = flight.give_back();
+            return Some((state.close(tag, request).accept(), why));
+        }
+        let job = state.jobs.get_mut(tag).filter(|job| job.is_at_device())?;
+        let parent = job.parent.take()?;
+        let error = if job.victim { Error::TimedOut } else { why };
+        let shell = Request::without_data(job.op, job.lba, job.blocks, parent);
+        job.place = Place::Orphan;
+        state.stats.orphans += 1;
+        Some((shell.accept(), error))
+    }
+}

@@ -1,0 +1,160 @@
+//! A queue before a device: any request size, deadlines, recovery.
+//!
+//! See ADR-4 for the design. A [`BlockQueue`] is a device itself and goes between a driver and everybody else. What the device takes as it is goes
+//! straight through: one slot, no copy, no allocation. Otherwise:
+//!
+//! * A request larger than the device takes is cut. Its parts go one after another, each with the request's own buffers narrowed to it, so that there is
+//!   never more than one owner; the first error ends the request.
+//! * When the device is full, requests wait. Several submitters ([`BlockQueue::handle`]) take turns.
+//! * A device that says BUSY gets a pause that grows, and fewer requests at once; more again as it does well.
+//! * Every request has a deadline, its own or [`Config::timeout`]. One that waits is over then. One at the device starts the recovery ladder:
+//!   [`Rung`]. What a reset ends of other requests is sent again, except flushes: they fail.
+//! * A device that no rung brings back is given up. Whoever waits is told at once; requests that it still has come back without their
+//!   buffers, which are freed if it ever gives them back, and never before.
+//! * A write that is to be durable is followed by a flush where the device has no such writes.
+//!
+//! Contexts: [`BlockDevice::submit`], `commit` and `cancel` anywhere. Completions and events are bottom halves, with no lock held. One lock per
+//! queue ([`Rank::BLOCK`](undercroft_hal::sync::Rank::BLOCK)), not held while the device is called.
+
+mod broken;
+mod complete;
+mod core;
+mod expire;
+mod job;
+mod ladder;
+mod part;
+mod state;
+mod stats;
+mod submit;
+#[cfg(test)]
+mod tests;
+
+use ::core::fmt;
+use ::core::sync::atomic::Ordering;
+use ::core::time::Duration;
+use alloc::sync::Arc;
+
+pub use self::ladder::Rung;
+pub use self::stats::{QueueStats, RungStats};
+
+use self::core::Core;
+use crate::scsi::Managed;
+use crate::{BlockDevice, Error, Identity, Info, Recovery, Rejected, Request, Tag, Watcher};
+
+/// How a queue behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// The deadline of a request that has none, from its submission on.
+    pub timeout: Duration,
+    /// How long each rung of the ladder may take, in the order of [`Rung::ALL`].
+    pub rungs: [Duration; Rung::ALL.len()],
+    /// Requests that may wait, besides those that the device takes at once.
+    pub waiting: u16,
+    /// Submitters that take turns, at most 32.
+    pub submitters: u8,
+}
+
+impl Default for Config {
+    /// 30 seconds for a request; 5, 10, 10 and 20 seconds for the rungs; 128 waiting requests of up to 4 submitters.
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { timeout: seconds(30), rungs: [5, 10, 10, 20].map(seconds), waiting: 128, submitters: 4 }
+    }
+}
+
+/// A queue before a device, as one of its submitters has it.
+pub struct BlockQueue {
+    core: Arc<Core>,
+    from: u8,
+}
+
+impl BlockQueue {
+    /// Puts a queue before a device, and becomes its watcher. Allocates everything that requests will need. Task context.
+    pub fn new(device: Arc<dyn BlockDevice>, config: Config) -> Self {
+        Self { core: Core::new(device, config), from: 0 }
+    }
+
+    /// The queue for a further submitter, with a line and a watcher of its own. `None`: there are [`Config::submitters`].
+    pub fn handle(&self) -> Option<Self> {
+        let most = self.core.watchers.len();
+        let made = &self.core.made;
+        let from =
+            made.fetch_update(Ordering::AcqRel, Ordering::Acquire, |made| (made < most).then_some(made + 1)).ok()?;
+        self.core.handles.fetch_add(1, Ordering::AcqRel);
+        Some(Self { core: Arc::clone(&self.core), from: from as u8 })
+    }
+
+    /// The device below.
+    pub fn device(&self) -> &Arc<dyn BlockDevice> {
+        &self.core.device
+    }
+
+    /// What it has seen so far. Any context.
+    pub fn stats(&self) -> QueueStats {
+        let state = self.core.state.lock();
+        QueueStats { depth: state.limit, at_device: state.at_device, waiting: state.waits as u32, ..state.stats }
+    }
+}
+
+impl BlockDevice for BlockQueue {
+    fn identity(&self) -> &Identity {
+        &self.core.identity
+    }
+
+    /// The device's. Its limits are what goes through in one piece; larger requests are cut.
+    fn info(&self) -> Info {
+        self.core.device.info()
+    }
+
+    #[inline]
+    fn submit(&self, request: Request) -> Result<Tag, Rejected> {
+        self.core.submit(self.from, request)
+    }
+
+    fn commit(&self) {
+        self.core.device.commit();
+    }
+
+    fn cancel(&self, tag: Tag) -> bool {
+        self.core.cancel(tag)
+    }
+
+    fn recover(&self, what: Recovery) -> Managed {
+        match what {
+            // The queue's tags are not the device's.
+            Recovery::Abort(tag) => {
+                if self.core.cancel(tag) {
+                    Managed::Asked
+                } else {
+                    Managed::NoCommand
+                }
+            }
+            what => self.core.device.recover(what),
+        }
+    }
+
+    fn watch(&self, watcher: Arc<dyn Watcher>) {
+        if let Some(slot) = self.core.watchers.get(usize::from(self.from)) {
+            let before = slot.lock().replace(watcher);
+            drop(before);
+        }
+    }
+}
+
+impl Drop for BlockQueue {
+    fn drop(&mut self) {
+        if self.core.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // What waits ends; what is at the device keeps the queue until it is back.
+            let mut state = self.core.state.lock();
+            state.dead = state.dead.or(Some(Error::Removed));
+            drop(state);
+            self.core.work.schedule();
+        }
+    }
+}
+
+impl fmt::Debug for BlockQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlockQueue({} {})", self.core.identity.controller, self.core.identity.serial)
+    }
+}

@@ -1,0 +1,274 @@
+//! What lies under the queue's lock: the jobs, who is next, how much the device takes. Nothing here calls out.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use undercroft_hal::Instant;
+
+use super::broken::{self, Hazard};
+use super::job::{Job, Place, Stage};
+use super::ladder::Climb;
+use super::stats::QueueStats;
+use crate::{Error, InFlight, Request, Slab, Tag};
+
+/// A time that does not come.
+pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);
+/// The pauses after BUSY.
+const SHORTEST: Duration = Duration::from_micros(100);
+const LONGEST: Duration = Duration::from_millis(100);
+
+pub(super) struct State {
+    pub jobs: Slab<Job>,
+    /// Who waits, by submitter. Never grow.
+    pub waiting: Box<[VecDeque<Tag>]>,
+    pub waits: usize,
+    /// The submitter whose turn is next.
+    turn: usize,
+    /// Whose completion a bottom half is to run.
+    pub ended: VecDeque<Tag>,
+    pub at_device: u32,
+    /// What the device is given at once: at most `depth`, less after BUSY.
+    pub limit: u32,
+    depth: u32,
+    /// Successes since the limit was changed.
+    good: u32,
+    /// Counts what may have made room in the device.
+    pub epoch: u64,
+    /// The device has refused, and has not made room since.
+    pub full: bool,
+    /// The device was busy: nothing is sent before.
+    pub backoff: Option<Instant>,
+    pause: Duration,
+    pub climb: Option<Climb>,
+    /// Overdue requests at the device.
+    pub victims: u32,
+    /// A reset is under way: nothing is sent.
+    pub held: bool,
+    /// Nothing is taken any more.
+    pub dead: Option<Error>,
+    /// The earliest time that the callout was started for.
+    pub armed_for: Instant,
+    /// Submitters that were refused: a bit for each.
+    pub refused: u32,
+    pub next_report: Instant,
+    pub since_report: u64,
+    pub stats: QueueStats,
+}
+
+impl State {
+    pub fn new(capacity: u16, submitters: usize, depth: u32) -> Self {
+        let line = || VecDeque::with_capacity(usize::from(capacity));
+        Self {
+            jobs: Slab::new(0, capacity),
+            waiting: (0..submitters).map(|_| line()).collect(),
+            waits: 0,
+            turn: 0,
+            ended: line(),
+            at_device: 0,
+            limit: depth,
+            depth,
+            good: 0,
+            epoch: 0,
+            full: false,
+            backoff: None,
+            pause: Duration::ZERO,
+            climb: None,
+            victims: 0,
+            held: false,
+            dead: None,
+            armed_for: NEVER,
+            refused: 0,
+            next_report: Instant::from_nanos(0),
+            since_report: 0,
+            stats: QueueStats::default(),
+        }
+    }
+
+    /// Whether the device may be given one more now.
+    #[inline]
+    pub fn may_send(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.at_device < self.limit
+            && !self.full
+            && !self.held
+            && self.dead.is_none()
+            && self.backoff.is_none_or(|until| now() >= until)
+    }
+
+    /// Takes a new request's job in.
+    ///
+    /// # Errors
+    /// Gives it back when there is no room.
+    #[inline]
+    pub fn admit(&mut self, job: Job) -> Result<Tag, Job> {
+        let tag = self.jobs.insert(job)?;
+        self.stats.accepted += 1;
+        Ok(tag)
+    }
+
+    /// Puts a job in its submitter's line.
+    pub fn line_up(&mut self, tag: Tag, first: bool) {
+        let Some(job) = self.jobs.get(tag) else { return };
+        let Some(line) = self.waiting.get_mut(usize::from(job.from)) else { return };
+        if first {
+            line.push_front(tag);
+        } else {
+            line.push_back(tag);
+        }
+        self.waits += 1;
+        self.stats.most_waiting = self.stats.most_waiting.max(self.waits as u32);
+    }
+
+    /// Puts a request that is not to go now in line.
+    pub fn put_off(&mut self, tag: Tag, request: Request, first: bool) {
+        if let Some(job) = self.jobs.get_mut(tag) {
+            job.place = Place::Waiting(request.accept());
+            self.line_up(tag, first);
+        } else {
+            debug_assert!(false, "a request without a job");
+        }
+    }
+
+    /// The next to be sent: the submitters take turns.
+    pub fn pick(&mut self) -> Option<Tag> {
+        let count = self.waiting.len();
+        for step in 0..count {
+            let at = if broken::is(Hazard::NoTurns) { step } else { (self.turn + step) % count };
+            if let Some(tag) = self.waiting.get_mut(at).and_then(VecDeque::pop_front) {
+                self.turn = (at + 1) % count;
+                self.waits -= 1;
+                return Some(tag);
+            }
+        }
+        None
+    }
+
+    /// Takes a waiting job's request out of line. The job stays.
+    pub fn leave_line(&mut self, tag: Tag) -> Option<InFlight> {
+        let job = self.jobs.get_mut(tag)?;
+        if !matches!(job.place, Place::Waiting(_)) {
+            return None;
+        }
+        let line = self.waiting.get_mut(usize::from(job.from))?;
+        let at = line.iter().position(|waits| *waits == tag)?;
+        line.remove(at);
+        self.waits -= 1;
+        match core::mem::replace(&mut job.place, Place::Sending) {
+            Place::Waiting(flight) => Some(flight),
+            _ => None,
+        }
+    }
+
+    /// A job ends: its request is its submitter's again.
+    pub fn close(&mut self, tag: Tag, mut request: Request) -> Request {
+        if let Some(mut job) = self.jobs.remove(tag) {
+            if !broken::is(Hazard::NotRestored) {
+                job.unshape(&mut request);
+            }
+            if let Some(parent) = job.parent.take() {
+                request.give_back_to(parent);
+            }
+        }
+        request
+    }
+
+    /// The device has taken a request.
+    #[inline]
+    pub fn sent(&mut self, tag: Tag, device: Tag) {
+        if let Some(job) = self.jobs.get_mut(tag)
+            && matches!(job.place, Place::Sending)
+        {
+            job.place = Place::Device(device);
+        }
+    }
+
+    /// The device has done one.
+    #[inline]
+    pub fn went_well(&mut self) {
+        if self.limit < self.depth {
+            self.good += 1;
+            if self.good >= self.limit {
+                (self.good, self.limit) = (0, self.limit + 1);
+            }
+        }
+        (self.backoff, self.pause) = (None, Duration::ZERO);
+    }
+
+    /// The device was busy: it gets fewer at once, and some peace.
+    pub fn went_busy(&mut self, now: Instant) {
+        self.stats.busy += 1;
+        // Several that were under way together are told the same thing: it counts once.
+        if self.backoff.is_none_or(|until| now >= until) {
+            self.limit = (self.limit.min(self.at_device + 1) / 2).max(1);
+            self.good = 0;
+            self.pause = (self.pause * 2).clamp(SHORTEST, LONGEST);
+        }
+        self.backoff = Some(now + self.pause);
+    }
+
+    /// Whether the callout has to be started for `at`.
+    #[inline]
+    pub fn arms(&mut self, at: Instant) -> bool {
+        let sooner = at < self.armed_for;
+        if sooner {
+            self.armed_for = at;
+        }
+        sooner
+    }
+
+    /// When somebody has to look next.
+    pub fn next_look(&self) -> Instant {
+        let mut next = self.backoff.unwrap_or(NEVER);
+        if let Some(climb) = &self.climb {
+            next = next.min(climb.until);
+        }
+        for index in 0..self.jobs.capacity() {
+            let job = self.jobs.tag_at(index as u16).and_then(|tag| self.jobs.get(tag));
+            if let Some(job) = job
+                && (matches!(job.place, Place::Waiting(_)) || job.is_at_device() && !job.victim)
+            {
+                next = next.min(job.deadline);
+            }
+        }
+        next
+    }
+
+    /// The device's tag of a request that is overdue there.
+    pub fn an_overdue(&self) -> Option<Tag> {
+        (0..self.jobs.capacity()).find_map(|index| {
+            let job = self.jobs.get(self.jobs.tag_at(index as u16)?)?;
+            if let (true, Place::Device(tag)) = (job.victim, &job.place) { Some(*tag) } else { None }
+        })
+    }
+
+    /// An overdue request has come back, or is not waited for any more. `true`: it was the last.
+    pub fn one_less_overdue(&mut self) -> bool {
+        self.victims = self.victims.saturating_sub(1);
+        if self.victims > 0 {
+            return false;
+        }
+        self.held = false;
+        self.climb.take().is_some_and(|climb| {
+            climb.note(&mut self.stats);
+            true
+        })
+    }
+
+    /// The stage of a job, and whether it has more to send, after a part went well.
+    pub fn advance(job: &mut Job) -> bool {
+        match job.stage {
+            Stage::Flush => false,
+            Stage::Transfer => {
+                job.done += job.part;
+                if job.done < job.blocks {
+                    return true;
+                }
+                if !job.emulate || broken::is(Hazard::FakeDurable) {
+                    return false;
+                }
+                job.stage = Stage::Flush;
+                true
+            }
+        }
+    }
+}

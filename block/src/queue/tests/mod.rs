@@ -1,0 +1,10 @@
+//! The queue over a device that does what a test says, in virtual time.
+
+mod busy;
+mod deadlines;
+mod hazards;
+mod ladder;
+mod model;
+mod property;
+
+use super::broken::{Hazard, with};
