@@ -3,7 +3,7 @@
 //! # Layers
 //! [`wire`] holds the numbers of the specifications; `registers` the ports of a channel; `identify` what a drive says of itself, none of it
 //! trusted; `channel` the two drives on a cable and the one command that may be on it; [`AtaDisk`] is a drive as a block device, which
-//! [`probe`] finds.
+//! [`probe()`] finds.
 //!
 //! # One command at a time
 //! A channel carries one command, of one of its drives. Its bottom half alone touches the registers; submitters put requests into their

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::task::Poll;
 
 use undercroft_hal::clock::Duration;
-use undercroft_hal::executor::{JoinHandle, spawn_on};
+use undercroft_hal::executor::{self, JoinHandle};
 use undercroft_hal::{BottomHalf, HardIrq, Instant, Task, cpu};
 use undercroft_timer::{Callout, Next};
 
@@ -51,8 +51,9 @@ pub(crate) fn run(cx: &Task, time: Duration, seed: u64, mut tick: impl FnMut(&Co
         running: AtomicUsize::new(cpus),
     });
     let begun = Instant::now();
-    let tasks: Vec<JoinHandle<()>> =
-        (0..cpus).filter_map(|here| spawn_on(cx, here, player(Arc::clone(&arena), here, seed)).ok()).collect();
+    let tasks: Vec<JoinHandle<()>> = (0..cpus)
+        .filter_map(|here| executor::spawn_on(cx, here, player(Arc::clone(&arena), here, seed)).ok())
+        .collect();
     if tasks.len() < cpus {
         counts.violation("an executor has no room for the programme");
         arena.running.fetch_sub(cpus - tasks.len(), Ordering::Release);
