@@ -222,6 +222,9 @@ impl<P: Port> Wheels<P> {
     }
 
     pub(crate) fn is_over(&self, node: &Ref, flight: u32) -> bool {
+        if broken::is(Hazard::FinishedEarly) {
+            return !node.is_shared();
+        }
         self.lock_home(node).is_none_or(|mut locked| locked.w.is_over(node, flight))
     }
 

@@ -220,9 +220,6 @@ impl Clockwork {
     pub(crate) fn is_over(&mut self, node: &Ref, flight: u32) -> bool {
         let Some(open) = self.shelf.open(node) else { return true };
         let same = open.flight() == flight || broken::is(Hazard::WaitsForAnyRun);
-        if broken::is(Hazard::FinishedEarly) {
-            return !node.is_shared();
-        }
         !(open.tag().state().is_in_flight() && same)
     }
 }

@@ -30,6 +30,11 @@ pub(super) enum Asked {
     Schedule(usize, Kind),
 }
 
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static HERE: std::cell::Cell<usize> = std::cell::Cell::new(0);
+}
+
 #[derive(Default)]
 pub(super) struct Mock {
     now: AtomicU64,
@@ -44,7 +49,10 @@ impl Port for Mock {
         self.now.fetch_add(self.per_look.load(SeqCst), SeqCst)
     }
     fn current(&self) -> usize {
-        self.here.load(SeqCst) as usize
+        #[cfg(shuttle)]
+        return HERE.with(std::cell::Cell::get);
+        #[cfg(not(shuttle))]
+        return self.here.load(SeqCst) as usize;
     }
     fn is_ready(&self) -> bool {
         true
@@ -185,6 +193,9 @@ impl Scene {
 
     /// The test goes on as this CPU.
     pub(super) fn be(&self, cpu: usize) {
+        #[cfg(shuttle)]
+        HERE.with(|here| here.set(cpu));
+        #[cfg(not(shuttle))]
         self.wheels.port.here.store(cpu as u64, SeqCst);
     }
 
