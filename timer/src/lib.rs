@@ -10,12 +10,14 @@
 //! See ADR-3 for the design and `docs/callouts.md` for the races that it ends.
 
 #![cfg_attr(not(any(test, fuzzing)), no_std)]
+#![deny(unsafe_code)]
 #![deny(missing_docs)]
 
 extern crate alloc;
 
 mod broken;
 mod callout;
+#[expect(unsafe_code, reason = "a cell that one executor at a time has")]
 mod cell;
 mod clockwork;
 mod completion;
@@ -25,20 +27,24 @@ mod guarded;
 mod level;
 mod next;
 mod next_of;
+#[expect(unsafe_code, reason = "counted pointers to nodes, their type erased")]
 mod node;
 mod outcome;
 mod port;
 mod rest;
 mod scope;
 mod service;
+#[expect(unsafe_code, reason = "links nodes by address")]
 mod shelf;
 mod shim;
 mod state;
 mod stats;
+#[expect(unsafe_code, reason = "links nodes by address")]
 pub mod wheel;
 mod wheels;
 
 #[cfg(test)]
+#[allow(unsafe_code, reason = "payloads that are shared on purpose")]
 mod tests;
 
 pub use callout::{Callout, CalloutRef};

@@ -55,8 +55,10 @@ pub fn sanitizer(tally: &mut Tally) -> Result<()> {
 
 fn sanitized() -> Result<Harnesses> {
     install::rust_source()?;
-    let of_hal = checked(SANITIZER, "undercroft-hal");
-    Ok(Harnesses { arguments: ["--package", "undercroft-hal", "--lib"].map(String::from).into(), ..of_hal })
+    // Built together: the standard library is instrumented once.
+    let packages = ["--package", "undercroft-hal", "--package", "undercroft-timer", "--lib"];
+    let title = format!("{SANITIZER}: hal and timer");
+    Ok(Harnesses { title, arguments: packages.map(String::from).into(), ..checked(SANITIZER, "undercroft-hal") })
 }
 
 /// These tests of a group and no others.
