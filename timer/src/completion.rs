@@ -86,7 +86,7 @@ impl Completion {
 }
 
 impl Waiter {
-    pub(crate) fn run(self: Box<Self>, cx: &BottomHalf) {
+    pub(crate) fn run(self, cx: &BottomHalf) {
         match self.what {
             What::Run(run) => run(cx),
             What::Count(closing) => closing.one_less(cx),

@@ -14,11 +14,14 @@ use crate::port::Port;
 use crate::stats::Stats;
 use crate::wheels::Wheels;
 
+/// Who is told of jumps.
+type Told = fn(&BottomHalf, Jump);
+
 /// The hal, as a port.
 pub(crate) struct Hal {
     ready: AtomicBool,
     works: Box<[(BottomHalfWork, TaskWork)]>,
-    on_jump: IrqSpinLock<Option<fn(&BottomHalf, Jump)>>,
+    on_jump: IrqSpinLock<Option<Told>>,
 }
 
 impl Port for Hal {

@@ -128,10 +128,9 @@ impl Clockwork {
     /// A callout arrives that was sent here, unless somebody stopped, replaced or moved it on meanwhile.
     pub(crate) fn arrive(&mut self, node: &Ref, transit: Transit) {
         let Some(open) = self.shelf.open(node) else { return };
-        let stands = open.generation() == transit.generation || broken::is(Hazard::TransitUnchecked);
-        if stands && matches!(open.tag().state(), State::Transit) {
-            self.link(node);
-        } else if broken::is(Hazard::TransitUnchecked) && open.tag().state() == State::Idle {
+        let stands = open.tag().state() == State::Transit && open.generation() == transit.generation;
+        let unchecked = open.tag().state() == State::Idle && broken::is(Hazard::TransitUnchecked);
+        if stands || unchecked {
             self.link(node);
         }
     }

@@ -169,35 +169,67 @@ fn config() -> shuttle::Config {
     config
 }
 
-fn random(iterations: usize) {
+fn random(iterations: usize, programme: fn()) {
     shuttle::Runner::new(RandomScheduler::new(iterations), config()).run(programme);
+}
+
+/// By priorities that change at a few points: one CPU gets far while another stands still.
+fn by_priority(iterations: usize, programme: fn()) {
+    shuttle::Runner::new(PctScheduler::new(3, iterations), config()).run(programme);
+}
+
+/// I-1: a callout that is due on one CPU is started on another, which serves it as soon as it may.
+fn elsewhere() {
+    let (scene, counts) = (Arc::new(Scene::new(2)), Arc::new(Counts::default()));
+    let object = Object::new(&scene, &counts, false);
+    let _ = scene.start(object.node(), 1_000);
+    scene.set_time(5_000);
+    let (theirs, other) = (Arc::clone(&scene), Arc::clone(&object));
+    let second = thread::spawn(move || {
+        theirs.be(1);
+        let _ = theirs.start_on(other.node(), 1, 1_000);
+        for _ in 0..3 {
+            serve(&theirs, 1);
+        }
+    });
+    for _ in 0..3 {
+        serve(&scene, 0);
+    }
+    second.join().unwrap();
+    drop(object);
+    (0..2).for_each(|cpu| serve(&scene, cpu));
+}
+
+#[test]
+fn shuttle_i_01_one_handler_at_a_time() {
+    by_priority(3000, elsewhere);
 }
 
 #[test]
 fn shuttle_i_01_to_i_08_random_schedules() {
-    random(3000);
+    random(3000, programme);
 }
 
 #[test]
 fn shuttle_i_01_to_i_08_with_priorities() {
-    shuttle::Runner::new(PctScheduler::new(3, 3000), config()).run(programme);
+    by_priority(3000, programme);
 }
 
 macro_rules! controls {
-    ($(fn $name:ident = $hazard:ident;)*) => {
+    ($(fn $name:ident = $hazard:ident, $how:ident $programme:ident, $message:literal;)*) => {
         $(
             #[test]
-            #[should_panic]
+            #[should_panic(expected = $message)]
             fn $name() {
-                broken::with(Hazard::$hazard, || random(5000));
+                broken::with(Hazard::$hazard, || $how(5000, $programme));
             }
         )*
     };
 }
 
 controls! {
-    fn shuttle_i_01_control_moved_in_flight = MovedInFlight;
-    fn shuttle_i_04_control_does_not_wait = DrainDoesNotWait;
-    fn shuttle_i_05_control_one_waiter = OneWaiter;
-    fn shuttle_i_04_control_starts_after_close = StartsAfterClose;
+    fn shuttle_i_01_control_moved_in_flight = MovedInFlight, by_priority elsewhere, "two handlers at once";
+    fn shuttle_i_04_control_does_not_wait = DrainDoesNotWait, random programme, "after its close";
+    fn shuttle_i_05_control_one_waiter = OneWaiter, random programme, "one completion for each drain";
+    fn shuttle_i_04_control_starts_after_close = StartsAfterClose, random programme, "after its close";
 }

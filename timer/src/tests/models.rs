@@ -99,14 +99,14 @@ fn spawn(stage: &Arc<Stage>, f: impl FnOnce(&Stage) + 'static) -> thread::JoinHa
 }
 
 macro_rules! models {
-    ($(fn $name:ident, fn $control:ident = $scenario:ident, $hazard:ident;)*) => {
+    ($(fn $name:ident, fn $control:ident = $scenario:ident, $hazard:ident, $message:literal;)*) => {
         $(
             #[test]
             fn $name() {
                 $scenario();
             }
             #[test]
-            #[should_panic]
+            #[should_panic(expected = $message)]
             fn $control() {
                 broken::with(Hazard::$hazard, $scenario);
             }
@@ -115,16 +115,16 @@ macro_rules! models {
 }
 
 models! {
-    fn loom_m1_t_33_drained_while_running, fn loom_m1_t_33_control_does_not_wait = drained_while_running, DrainDoesNotWait;
-    fn loom_m2_t_18_no_client_erases_the_flight, fn loom_m2_t_18_control_start_erases_flight = flight_erased, StartErasesFlight;
-    fn loom_m3_t_35_running_and_armed_again, fn loom_m3_t_35_control_removed_means_idle = running_and_armed, RemovedMeansIdle;
-    fn loom_m4_t_22_moved_by_its_handler, fn loom_m4_t_22_control_moved_in_flight = moved_by_handler, MovedInFlight;
-    fn loom_m5_w_12_the_end_is_seen_under_the_lock, fn loom_m5_w_12_control_finished_early = drained_while_running, FinishedEarly;
-    fn loom_m6_t_30_no_completion_is_lost, fn loom_m6_t_30_control_registered_late = completion, RegisteredLate;
-    fn loom_m7_i_04_dispatches_a_start_and_a_close, fn loom_m7_i_04_control_next_survives = three_threads, NextSurvivesDrain;
-    fn loom_w_08_w_11_stopped_in_transit, fn loom_w_08_w_11_control_transit_unchecked = stopped_in_transit, TransitUnchecked;
-    fn loom_t_03_the_last_of_two_completions, fn loom_t_03_control_does_not_wait = last_of_two, DrainDoesNotWait;
-    fn loom_w_19_started_on_another_cpu, fn loom_w_19_control_no_kick = started_elsewhere, NoKick;
+    fn loom_m1_t_33_drained_while_running, fn loom_m1_t_33_control_does_not_wait = drained_while_running, DrainDoesNotWait, "Causality violation";
+    fn loom_m2_t_18_no_client_erases_the_flight, fn loom_m2_t_18_control_start_erases_flight = flight_erased, StartErasesFlight, "Causality violation";
+    fn loom_m3_t_35_running_and_armed_again, fn loom_m3_t_35_control_removed_means_idle = running_and_armed, RemovedMeansIdle, "Causality violation";
+    fn loom_m4_t_22_moved_by_its_handler, fn loom_m4_t_22_control_moved_in_flight = moved_by_handler, MovedInFlight, "Causality violation";
+    fn loom_m5_w_12_the_end_is_seen_under_the_lock, fn loom_m5_w_12_control_finished_early = drained_while_running, FinishedEarly, "Causality violation";
+    fn loom_m6_t_30_no_completion_is_lost, fn loom_m6_t_30_control_registered_late = completion, RegisteredLate, "each drain is answered once";
+    fn loom_m7_i_04_dispatches_a_start_and_a_close, fn loom_m7_i_04_control_next_survives = three_threads, NextSurvivesDrain, "armed after the drain returned";
+    fn loom_w_08_w_11_stopped_in_transit, fn loom_w_08_w_11_control_transit_unchecked = stopped_in_transit, TransitUnchecked, "stopped, and armed all the same";
+    fn loom_t_03_the_last_of_two_completions, fn loom_t_03_control_does_not_wait = last_of_two, DrainDoesNotWait, "Causality violation";
+    fn loom_w_19_started_on_another_cpu, fn loom_w_19_control_no_kick = started_elsewhere, NoKick, "nobody tells the other CPU";
 }
 
 /// M1, M5.
