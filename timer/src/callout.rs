@@ -11,12 +11,11 @@ use crate::clockwork::{Request, Rule};
 use crate::completion::{Completion, Drained};
 use crate::expiry::Expiry;
 use crate::level::{Level, Token};
-use crate::next::{Next, nanos};
-use crate::node::{Flight, Gate, Handler, Owner, Ran, Ref};
+use crate::next::Next;
+use crate::node::{Flight, Gate, Handler, Owner, Ran, Ref, Slack};
 use crate::outcome::{DrainError, StartError, Started, Stopped};
 use crate::rest::{self, Rest};
 use crate::service;
-use crate::shelf::TICK_SHIFT;
 
 /// A timer with a handler, which runs at level `L` when its time has come.
 ///
@@ -42,11 +41,6 @@ where
     fn run(&mut self, token: &Token<'_>, expiry: &Expiry, _flight: &mut Flight, _gate: &mut dyn Gate) -> Ran {
         L::of(token).map_or(Ran::Void, |token| Ran::Done((self.0)(token, expiry).into()))
     }
-}
-
-/// How a duration of slack is kept: in ticks of 1024 ns, no more than it is.
-pub(crate) fn slack_ticks(slack: Duration) -> u32 {
-    u32::try_from(nanos(slack) >> TICK_SHIFT).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn after(delay: Duration) -> Instant {
@@ -76,10 +70,10 @@ impl<L: Level> Callout<L> {
         Self { node: Owner::new(Ref::new(home, handler)), _level: PhantomData }
     }
 
-    /// With slack: a start that names none may be served that much later, together with others (rounded down to 1024 ns).
+    /// With slack: a start that names none may be served that much later, together with others (rounded down to a power of two times 1024 ns).
     #[must_use]
     pub fn slack(self, slack: Duration) -> Self {
-        service::with(|wheels| wheels.set_slack(&self.node, slack_ticks(slack)));
+        service::with(|wheels| wheels.set_slack(&self.node, Slack::at_most(slack)));
         self
     }
 
@@ -127,7 +121,7 @@ impl<L: Level> Callout<L> {
     /// # Errors
     /// As [`Callout::start`].
     pub fn start_within(&self, at: Instant, slack: Duration) -> Result<Started, StartError> {
-        start_always(&self.node, Request { slack: Some(slack_ticks(slack)), ..Request::at(at.as_nanos()) })
+        start_always(&self.node, Request { slack: Some(Slack::at_most(slack)), ..Request::at(at.as_nanos()) })
     }
 
     /// Arms it for a time if it is armed now, for whatever time. `None`: it is not.

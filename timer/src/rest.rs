@@ -27,7 +27,8 @@ fn begin(node: &Ref, close: bool) -> Result<Draining, DrainError> {
 }
 
 fn wait_for(node: &Ref, flight: u32, cx: &Task) {
-    cx.wait_until(|| service::with(|wheels| wheels.is_over(node, flight)).unwrap_or(true));
+    let here = cpu::current();
+    cx.wait_until(|| service::with(|wheels| wheels.is_over_for(node, flight, here)).unwrap_or(true));
 }
 
 /// Drains or closes, and waits.

@@ -11,53 +11,12 @@ use undercroft_hal::context::Kind;
 
 use crate::broken::{self, Hazard};
 use crate::level::LEVELS;
-use crate::node::{Flight, Key, Node, Open, Ref};
+use crate::node::{Flight, Key, Open, Ref};
 use crate::state::{State, Tag};
-use crate::wheel::{Links, Wheel};
+use crate::wheel::{Line, Links, Wheel};
 
 /// The wheels' tick: 2^10 ns.
 pub(crate) const TICK_SHIFT: u32 = 10;
-
-/// A list of nodes that are due, first in first out, from which any can be taken at once.
-#[derive(Debug, Default)]
-struct List {
-    first: Option<NonNull<Node>>,
-    last: Option<NonNull<Node>>,
-    len: usize,
-}
-
-impl List {
-    /// # Safety
-    /// `node` is in no list, and this list is on the shelf whose key opens it and all others in it.
-    unsafe fn push(&mut self, node: &Ref) {
-        node.more.prev.set(self.last);
-        node.more.next.set(None);
-        match self.last {
-            // SAFETY: it is linked, so it is there, and the shelf's to change.
-            Some(last) => unsafe { last.as_ref() }.more.next.set(Some(node.address())),
-            None => self.first = Some(node.address()),
-        }
-        self.last = Some(node.address());
-        self.len += 1;
-    }
-
-    /// # Safety
-    /// `node` is in this list; and as for `push`.
-    unsafe fn remove(&mut self, node: &Ref) {
-        let (prev, next) = (node.more.prev.take(), node.more.next.take());
-        match prev {
-            // SAFETY: as in `push`.
-            Some(prev) => unsafe { prev.as_ref() }.more.next.set(next),
-            None => self.first = next,
-        }
-        match next {
-            // SAFETY: as in `push`.
-            Some(next) => unsafe { next.as_ref() }.more.prev.set(prev),
-            None => self.last = prev,
-        }
-        self.len -= 1;
-    }
-}
 
 /// See the module.
 pub(crate) struct Shelf {
@@ -65,8 +24,8 @@ pub(crate) struct Shelf {
     wheel: Wheel,
     /// For those that do not set the alarm.
     deferrable: Wheel,
-    due: [List; LEVELS],
-    contended: [List; LEVELS],
+    due: [Line; LEVELS],
+    contended: [Line; LEVELS],
 }
 
 // SAFETY: the nodes that it links by address may be sent.
@@ -97,9 +56,9 @@ impl Shelf {
         node.open(&mut self.key)
     }
 
-    /// Puts an idle node, or one in transit, in its wheel. Whether the next event became earlier.
+    /// Puts an idle node, or one in transit, in its wheel, for the time that was asked for. Whether the next event became earlier.
     #[inline]
-    pub(crate) fn arm(&mut self, node: &Ref, deadline: u64) -> bool {
+    pub(crate) fn arm(&mut self, node: &Ref) -> bool {
         let Some(mut open) = node.open(&mut self.key) else { return false };
         let tag = open.tag();
         if open.is_linked() || !matches!(tag.state(), State::Idle | State::Transit) {
@@ -107,7 +66,7 @@ impl Shelf {
             return false;
         }
         open.set_tag(tag.with_state(State::Armed));
-        let links = open.links();
+        let (links, deadline) = (open.links(), open.deadline());
         let deferrable = tag.has(Tag::DEFERRABLE);
         let wheel = if deferrable { &mut self.deferrable } else { &mut self.wheel };
         // SAFETY: it is in no wheel; while its state is Armed it has this home and is not freed, and its links are reached with our key.
@@ -132,7 +91,7 @@ impl Shelf {
                 let lists = if tag.has(Tag::CONTENDED) { &mut self.contended } else { &mut self.due };
                 if !broken::is(Hazard::LeftOnList) {
                     // SAFETY: due, so it is in this list.
-                    unsafe { lists[node.kind() as usize].remove(node) };
+                    unsafe { lists[node.kind() as usize].remove(links) };
                 }
                 true
             }
@@ -166,7 +125,7 @@ impl Shelf {
             let tag = open.tag();
             open.set_tag(tag.with_state(State::Due));
             // SAFETY: just off its wheel, so in no list; ours.
-            unsafe { self.due[kind].push(&node) };
+            unsafe { self.due[kind].push(open.links()) };
         }
         // Its handle has another: closing takes it off the lists.
         drop(node.release());
@@ -177,9 +136,9 @@ impl Shelf {
     pub(crate) fn commit(&mut self, level: Kind) -> Option<Flight> {
         let list = &mut self.due[level as usize];
         // SAFETY: linked, so it is there.
-        let node = unsafe { Ref::of_linked(list.first?) };
+        let node = unsafe { Ref::of_linked(list.first()?.cast()) };
         // SAFETY: it is in this list.
-        unsafe { list.remove(&node) };
+        unsafe { list.remove(node.address().cast()) };
         let flight = node.open(&mut self.key).and_then(Open::commit);
         drop(node.release());
         flight
@@ -192,7 +151,7 @@ impl Shelf {
             let tag = open.tag();
             open.set_tag(tag.with_state(State::Due).with(Tag::CONTENDED));
             // SAFETY: in flight it was in no list; ours.
-            unsafe { self.contended[node.kind() as usize].push(&node) };
+            unsafe { self.contended[node.kind() as usize].push(open.links()) };
         }
         node
     }
@@ -201,20 +160,20 @@ impl Shelf {
     pub(crate) fn retry(&mut self, mut most: usize) -> (u8, bool) {
         let mut levels = 0;
         for kind in 0..LEVELS {
-            while let Some(first) = self.contended[kind].first {
+            while let Some(first) = self.contended[kind].first() {
                 if most == 0 {
                     return (levels, true);
                 }
                 most -= 1;
                 // SAFETY: linked, so it is there.
-                let node = unsafe { Ref::of_linked(first) };
+                let node = unsafe { Ref::of_linked(first.cast()) };
                 // SAFETY: it is in this list.
-                unsafe { self.contended[kind].remove(&node) };
+                unsafe { self.contended[kind].remove(first) };
                 if let Some(mut open) = node.open(&mut self.key) {
                     let tag = open.tag();
                     open.set_tag(tag.without(Tag::CONTENDED));
                     // SAFETY: just off its list; ours.
-                    unsafe { self.due[kind].push(&node) };
+                    unsafe { self.due[kind].push(open.links()) };
                 }
                 drop(node.release());
                 levels |= 1 << kind;
@@ -224,12 +183,12 @@ impl Shelf {
     }
 
     pub(crate) fn has_due(&self, level: Kind) -> bool {
-        self.due[level as usize].first.is_some()
+        self.due[level as usize].first().is_some()
     }
 
     /// How many are armed or due.
     pub(crate) fn armed(&self) -> usize {
-        let listed: usize = self.due.iter().chain(&self.contended).map(|list| list.len).sum();
+        let listed: usize = self.due.iter().chain(&self.contended).map(Line::len).sum();
         self.wheel.armed() + self.deferrable.armed() + listed
     }
 

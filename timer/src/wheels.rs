@@ -10,7 +10,7 @@ use undercroft_hal::context::Kind;
 use crate::broken::{self, Hazard};
 use crate::clockwork::{Clockwork, Request, Todo, Transit};
 use crate::completion::Waiter;
-use crate::node::{self, Ref};
+use crate::node::{self, Ref, Slack};
 use crate::outcome::{StartError, Started, Stopped};
 use crate::port::Port;
 use crate::shim::{IrqOff, Lock, LockGuard};
@@ -221,6 +221,7 @@ impl<P: Port> Wheels<P> {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn is_over(&self, node: &Ref, flight: u32) -> bool {
         if broken::is(Hazard::FinishedEarly) {
             return !node.is_shared();
@@ -246,6 +247,17 @@ impl<P: Port> Wheels<P> {
         }
     }
 
+    /// The same for a task of CPU `cpu`, which is kicked when it may have become so.
+    pub(crate) fn is_over_for(&self, node: &Ref, flight: u32, cpu: usize) -> bool {
+        self.lock_home(node).is_none_or(|mut locked| {
+            let over = locked.w.is_over(node, flight);
+            if !over {
+                locked.w.wait_on(node, cpu);
+            }
+            over
+        })
+    }
+
     pub(crate) fn generation(&self, node: &Ref) -> Option<u32> {
         let mut locked = self.lock_home(node)?;
         Some(locked.w.shelf.open(node)?.generation())
@@ -258,12 +270,12 @@ impl<P: Port> Wheels<P> {
         status.unwrap_or((None, false))
     }
 
-    /// Sets the slack of starts that name none, in ticks.
-    pub(crate) fn set_slack(&self, node: &Ref, slack: u32) {
+    /// Sets the slack of starts that name none.
+    pub(crate) fn set_slack(&self, node: &Ref, slack: Slack) {
         if let Some(mut locked) = self.lock_home(node)
             && let Some(mut open) = locked.w.shelf.open(node)
         {
-            open.set_default_slack(slack);
+            open.set_slack(slack);
         }
     }
 

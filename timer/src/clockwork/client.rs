@@ -5,11 +5,9 @@ use alloc::boxed::Box;
 use crate::broken::{self, Hazard};
 use crate::clockwork::Clockwork;
 use crate::completion::{self, Waiter};
-use crate::node::{self, Open, Ref};
+use crate::node::{self, Open, Ref, Slack};
 use crate::outcome::{StartError, Started, Stopped};
-use crate::shelf::TICK_SHIFT;
 use crate::state::{State, Tag};
-use crate::wheel::Wheel;
 
 /// When a start applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +23,8 @@ pub(crate) struct Request {
     pub(crate) at: u64,
     /// On another CPU's wheel than the one it is in.
     pub(crate) cpu: Option<usize>,
-    /// In ticks; the callout's own if there is none.
-    pub(crate) slack: Option<u32>,
+    /// The callout's own if there is none.
+    pub(crate) slack: Option<Slack>,
     pub(crate) rule: Rule,
 }
 
@@ -70,15 +68,14 @@ impl Clockwork {
             return Ok((None, None));
         }
         let cpu = request.cpu.unwrap_or(here);
-        let slack = request.slack.unwrap_or_else(|| open.default_slack());
+        let slack = request.slack.unwrap_or_else(|| open.slack());
         let was_armed = tag.state() == State::Committed && armed_for.is_some() && !tag.has(Tag::NEXT);
         open.next_generation();
         open.set_missed(0);
-        open.set_slack(slack);
         let linked = tag.has(Tag::NEXT) && broken::is(Hazard::ParkedTwice);
         if tag.state().is_in_flight() && !linked && !open.forgets_flight() {
             // The executor applies it when it is done: a callout in flight is its executor's (T-22, T-25).
-            open.set_next_deadline(request.at);
+            open.ask(request.at, slack);
             open.set_tag(tag.with(Tag::NEXT).with_next_cpu(cpu));
             let replaced = node.is_bound() && tag.state() == State::Committed;
             let started = if replaced { Started::Replaced } else { Started::ParkedInFlight };
@@ -91,7 +88,10 @@ impl Clockwork {
         self.stats_mut().started += 1;
         self.stats_mut().cancelled += u64::from(replaced);
         let started = if replaced { Started::Replaced } else { Started::Armed };
-        Ok((Some(started), self.place(node, request.at, cpu)))
+        if let Some(mut open) = self.shelf.open(node) {
+            open.ask(request.at, slack);
+        }
+        Ok((Some(started), self.place(node, cpu)))
     }
 
     /// Takes it off whatever it is linked in, or off its way. Whether it was armed.
@@ -105,11 +105,10 @@ impl Clockwork {
         self.shelf.disarm(node)
     }
 
-    /// Links an idle callout in the wheel, or sends it on its way to another.
-    pub(super) fn place(&mut self, node: &Ref, at: u64, cpu: usize) -> Option<Transit> {
+    /// Links an idle callout in the wheel for what was asked, or sends it on its way to another.
+    pub(super) fn place(&mut self, node: &Ref, cpu: usize) -> Option<Transit> {
         let id = self.shelf.id();
         let mut open = self.shelf.open(node)?;
-        open.set_nominal(at);
         if cpu == node::cpu_of(id) {
             self.link(node);
             return None;
@@ -120,9 +119,7 @@ impl Clockwork {
     }
 
     fn link(&mut self, node: &Ref) {
-        let Some(open) = self.shelf.open(node) else { return };
-        let deadline = Wheel::align(open.nominal(), u64::from(open.slack()) << TICK_SHIFT);
-        self.todo.alarm |= self.shelf.arm(node, deadline);
+        self.todo.alarm |= self.shelf.arm(node);
     }
 
     /// A callout arrives that was sent here, unless somebody stopped, replaced or moved it on meanwhile.
@@ -209,9 +206,8 @@ impl Clockwork {
 
     /// Has a CPU kicked when the run in flight is over. As above.
     pub(crate) fn wait_on(&mut self, node: &Ref, cpu: usize) {
-        if let Some(mut open) = self.shelf.open(node) {
-            let waiting = open.waiting() | 1 << (cpu % 64);
-            open.set_waiting(waiting);
+        if self.shelf.open(node).is_some() {
+            self.waiting |= 1 << (cpu % 64);
         }
     }
 
@@ -240,9 +236,9 @@ impl Open<'_> {
         let tag = self.tag();
         match tag.state() {
             State::Idle => None,
-            State::Armed | State::Due | State::Transit => Some(self.nominal()),
-            _ if tag.has(Tag::NEXT) && !broken::is(Hazard::ParkedIsNotArmed) => Some(self.next_deadline()),
-            State::Committed if self.node().is_bound() && self.flight() == self.generation() => Some(self.nominal()),
+            State::Armed | State::Due | State::Transit => Some(self.asked()),
+            _ if tag.has(Tag::NEXT) && !broken::is(Hazard::ParkedIsNotArmed) => Some(self.asked()),
+            State::Committed if self.node().is_bound() && self.flight() == self.generation() => Some(self.asked()),
             _ => None,
         }
     }

@@ -48,6 +48,8 @@ pub(crate) struct Clockwork {
     pub(crate) kicked: bool,
     /// How far the clock jumped, until somebody is told.
     pub(crate) jumped: Option<u64>,
+    /// CPUs whose tasks wait for the end of a run here.
+    waiting: u64,
     pub(crate) todo: Todo,
     stats: Stats,
 }
@@ -77,6 +79,7 @@ impl Clockwork {
             serving: false,
             kicked: false,
             jumped: None,
+            waiting: 0,
             todo: Todo::default(),
             stats: Stats::default(),
         }

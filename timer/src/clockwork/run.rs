@@ -63,10 +63,9 @@ impl Clockwork {
         }
         let Some((at, missed)) = next.resolve(flight.nominal, now) else { return };
         open.next_generation();
-        open.set_missed(u32::try_from(missed).unwrap_or(u32::MAX));
-        let slack = open.default_slack();
-        open.set_slack(slack);
-        open.set_next_deadline(at);
+        open.set_missed(missed);
+        let slack = open.slack();
+        open.ask(at, slack);
         open.set_tag(tag.with(Tag::NEXT).with_next_cpu(here));
         self.stats_mut().missed += missed;
     }
@@ -91,17 +90,16 @@ impl Clockwork {
         if let Some(mut open) = self.shelf.open(&node) {
             let tag = open.tag();
             let waiters = open.waiters().take();
-            let wake = open.waiting();
-            open.set_waiting(0);
             open.set_tag(tag.without(Tag::NEXT | Tag::DRAINING));
             let barred = tag.has(Tag::CLOSED | Tag::DRAINING)
                 && !broken::is(Hazard::NextSurvivesDrain)
                 && !broken::is(Hazard::StartsWhileDraining)
                 && !broken::is(Hazard::StartsAfterClose);
-            let at = open.next_deadline();
             if tag.has(Tag::NEXT) && !barred {
-                transit = self.place(&node, at, tag.next_cpu());
+                transit = self.place(&node, tag.next_cpu());
             }
+            // All that wait for a run here: who waits for another looks, and registers again.
+            let wake = if tag.has(Tag::DRAINING) { core::mem::take(&mut self.waiting) } else { 0 };
             let wake = if broken::is(Hazard::WakesHome) { u64::from(wake != 0) << here } else { wake };
             self.todo.wake |= wake;
             self.complete(waiters);

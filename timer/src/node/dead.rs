@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 
 use super::Node;
 use crate::state::Tag;
+use crate::wheel::Links;
 
 /// A node that nobody has a reference to, to be freed. Dropping it leaks the node.
 #[derive(Debug)]
@@ -21,20 +22,25 @@ impl Dead {
     }
 
     pub(super) fn tag(&self) -> Tag {
+        Tag::from_bits(self.links().tag)
+    }
+
+    fn links(&self) -> &Links {
         // SAFETY: it is ours alone.
-        Tag::from_bits(unsafe { (*self.node().links.get()).tag })
+        unsafe { &*self.node().links.get() }
     }
 
     /// Puts it before others.
     pub(crate) fn push(self, list: &mut Option<Self>) {
-        self.node().more.next.set(list.take().map(|dead| dead.0));
+        self.links().chain(list.take().map(|dead| dead.0.cast()));
         *list = Some(self);
     }
 
     /// Takes the first of some.
     pub(crate) fn pop(list: &mut Option<Self>) -> Option<Self> {
         let first = list.take()?;
-        *list = first.node().more.next.take().map(Self);
+        // A chain of nodes' links, each a node's first field.
+        *list = first.links().unchain().map(|links| Self(links.cast()));
         Some(first)
     }
 

@@ -64,7 +64,7 @@ impl Open<'_> {
         Some(Flight {
             busy: false,
             generation: self.generation(),
-            nominal: self.nominal(),
+            nominal: self.asked(),
             deadline: self.deadline(),
             missed: self.missed(),
             node: self.node.another(),

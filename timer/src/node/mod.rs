@@ -25,11 +25,14 @@ use crate::state::State;
 use crate::wheel::Links;
 
 mod dead;
+mod extras;
 mod flight;
 mod key;
 mod open;
 
 pub(crate) use dead::Dead;
+use extras::Extras;
+pub(crate) use extras::Slack;
 pub(crate) use flight::Flight;
 pub(crate) use key::{Key, cpu_of, new_keys, wheel_of};
 pub(crate) use open::Open;
@@ -76,7 +79,7 @@ struct Table {
     free: unsafe fn(NonNull<Node>),
 }
 
-/// A node's header and what the core keeps about it. The handler follows.
+/// A node's header, a cache line: all that the core keeps about a callout. The handler follows.
 #[repr(C, align(64))]
 pub(crate) struct Node {
     links: UnsafeCell<Links>,
@@ -84,38 +87,15 @@ pub(crate) struct Node {
     /// The wheel that it belongs to: see [`Key`].
     home: AtomicU32,
     table: &'static Table,
-    pub(crate) head: Head,
-    pub(crate) more: More,
-}
-
-/// The rest of the header.
-pub(crate) struct Head {
-    /// Of the next request, as asked for.
-    next_deadline: Cell<u64>,
     waiters: Cell<Waiters>,
-}
-
-/// The second line.
-pub(crate) struct More {
-    /// For lists of those that are due, contended or dead.
-    pub(crate) next: Cell<Option<NonNull<Node>>>,
-    pub(crate) prev: Cell<Option<NonNull<Node>>>,
-    /// The deadline as asked for, without slack.
-    nominal: Cell<u64>,
-    /// CPUs whose tasks wait for the end of a run.
-    waiting: Cell<u64>,
-    /// In ticks of 1024 ns: of the request in force, and of others.
-    slack: Cell<u32>,
-    default_slack: Cell<u32>,
-    /// Periods left out before the deadline.
-    missed: Cell<u32>,
-    /// The generation of the run in flight, or of the last.
-    flight: Cell<u32>,
+    /// By how much the deadline in the links is later than what was asked for, in nanoseconds; at most so much.
+    early: Cell<u32>,
+    extras: Cell<Extras>,
     witness: Witness,
 }
 
 #[cfg(not(any(loom, shuttle)))]
-const _: () = assert!(core::mem::offset_of!(Node, more) == 64 && core::mem::offset_of!(Node, links) == 0);
+const _: () = assert!(size_of::<Node>() == 64 && core::mem::offset_of!(Node, links) == 0);
 
 #[repr(C)]
 struct Typed<H> {
@@ -157,18 +137,10 @@ impl Ref {
                 refs: AtomicU32::new(1),
                 home: AtomicU32::new(home),
                 table,
-                head: Head { next_deadline: Cell::new(0), waiters: Cell::new(None) },
-                more: More {
-                    next: Cell::new(None),
-                    prev: Cell::new(None),
-                    nominal: Cell::new(0),
-                    waiting: Cell::new(0),
-                    slack: Cell::new(0),
-                    default_slack: Cell::new(0),
-                    missed: Cell::new(0),
-                    flight: Cell::new(0),
-                    witness: Witness::new(),
-                },
+                waiters: Cell::new(None),
+                early: Cell::new(0),
+                extras: Cell::new(Extras::default()),
+                witness: Witness::new(),
             },
             handler: Exclusive::new(handler),
         };
@@ -209,7 +181,7 @@ impl Ref {
         if self.refs.fetch_sub(1, Ordering::AcqRel) != 1 {
             return None;
         }
-        self.more.witness.used();
+        self.witness.used();
         let dead = Dead(self.0);
         // SAFETY: nobody else has the node any more.
         let linked = unsafe { (*self.links.get()).is_linked() } || dead.tag().state() != State::Idle;
@@ -224,7 +196,7 @@ impl Ref {
         if self.home.load(Ordering::Relaxed) != key.id && !broken::is(Hazard::HomeUnchecked) {
             return None;
         }
-        self.more.witness.used();
+        self.witness.used();
         Some(Open { node: self, key })
     }
 

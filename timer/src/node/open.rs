@@ -5,11 +5,11 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use super::{Key, Ref};
+use super::{Key, Ref, Slack};
 use crate::completion::Waiters;
 use crate::shim::Ordering;
 use crate::state::{State, Tag};
-use crate::wheel::Links;
+use crate::wheel::{Links, Wheel};
 
 /// A node whose home's key is at hand: all its fields.
 pub(crate) struct Open<'a> {
@@ -17,30 +17,49 @@ pub(crate) struct Open<'a> {
     pub(super) key: &'a mut Key,
 }
 
-macro_rules! field {
-    ($($get:ident, $set:ident: $type:ty = $($path:ident).+;)*) => {
-        $(
-            #[inline]
-            pub(crate) fn $get(&self) -> $type {
-                self.node.$($path).+.get()
-            }
-            #[inline]
-            pub(crate) fn $set(&mut self, value: $type) {
-                self.node.$($path).+.set(value);
-            }
-        )*
-    };
-}
-
 impl Open<'_> {
-    field! {
-        next_deadline, set_next_deadline: u64 = head.next_deadline;
-        nominal, set_nominal: u64 = more.nominal;
-        waiting, set_waiting: u64 = more.waiting;
-        slack, set_slack: u32 = more.slack;
-        default_slack, set_default_slack: u32 = more.default_slack;
-        missed, set_missed: u32 = more.missed;
-        flight, set_flight: u32 = more.flight;
+    /// What was asked for, without slack: the time that it is armed for, or while it is in flight, of the request that waits.
+    #[inline]
+    pub(crate) fn asked(&self) -> u64 {
+        self.deadline() - u64::from(self.node.early.get())
+    }
+
+    /// Asks for `at`, to be served within `slack` after it. Not while it is linked.
+    #[inline]
+    pub(crate) fn ask(&mut self, at: u64, slack: Slack) {
+        let deadline = Wheel::align(at, slack.nanos());
+        // SAFETY: the key is at hand.
+        unsafe { (*self.node.links.get()).set_deadline(deadline) };
+        self.node.early.set(u32::try_from(deadline - at).unwrap_or(u32::MAX));
+    }
+
+    /// The slack of starts that name none.
+    #[inline]
+    pub(crate) fn slack(&self) -> Slack {
+        self.node.extras.get().slack()
+    }
+
+    pub(crate) fn set_slack(&mut self, slack: Slack) {
+        self.node.extras.set(self.node.extras.get().with_slack(slack));
+    }
+
+    /// Periods left out before the deadline.
+    pub(crate) fn missed(&self) -> u32 {
+        self.node.extras.get().missed()
+    }
+
+    #[inline]
+    pub(crate) fn set_missed(&mut self, missed: u64) {
+        self.node.extras.set(self.node.extras.get().with_missed(missed));
+    }
+
+    /// While it is in flight: the generation of that run.
+    pub(crate) fn flight(&self) -> u32 {
+        self.key.flights[self.node.kind() as usize]
+    }
+
+    pub(super) fn set_flight(&mut self, generation: u32) {
+        self.key.flights[self.node.kind() as usize] = generation;
     }
 
     #[inline]
@@ -92,7 +111,7 @@ impl Open<'_> {
         unsafe { (*self.node.links.get()).deadline() }
     }
 
-    /// Whether it is in a wheel.
+    /// Whether it is in a wheel or in line.
     pub(crate) fn is_linked(&self) -> bool {
         // SAFETY: the key is at hand.
         unsafe { (*self.node.links.get()).is_linked() }
@@ -103,7 +122,7 @@ impl Open<'_> {
     }
 
     pub(crate) fn waiters(&self) -> &Cell<Waiters> {
-        &self.node.head.waiters
+        &self.node.waiters
     }
 
     pub(crate) fn node(&self) -> &Ref {

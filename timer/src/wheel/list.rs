@@ -14,6 +14,9 @@ pub(super) const DUE: u16 = u16::MAX - 1;
 /// In the list of those whose time was past when they came.
 pub(super) const OVERDUE: u16 = u16::MAX - 2;
 
+/// In a line of the owner's.
+const IN_LINE: u16 = u16::MAX - 3;
+
 /// What a node needs to be in a wheel, and two words of its owner: 32 bytes.
 ///
 /// Contexts: any; all of it belongs to whoever holds the wheel's lock while the node is linked.
@@ -51,7 +54,24 @@ impl Links {
         self.deadline.get()
     }
 
-    /// Whether it is in a wheel, or on a wheel's list of those that are due.
+    /// Notes a deadline for a node that is in no wheel.
+    pub(crate) fn set_deadline(&self, deadline: u64) {
+        debug_assert!(!self.is_linked());
+        self.deadline.set(deadline);
+    }
+
+    /// Uses the links of a node that is nowhere for a chain of its owner's.
+    pub(crate) fn chain(&self, next: Option<NonNull<Links>>) {
+        debug_assert!(!self.is_linked());
+        self.next.set(next);
+    }
+
+    /// What it was chained to.
+    pub(crate) fn unchain(&self) -> Option<NonNull<Links>> {
+        self.next.take()
+    }
+
+    /// Whether it is in a wheel, on a wheel's list of those that are due, or in line.
     #[inline]
     pub fn is_linked(&self) -> bool {
         self.place.get() != NOWHERE
@@ -180,6 +200,11 @@ impl Queue {
         self.list.head.is_none()
     }
 
+    #[inline]
+    pub(super) const fn first(&self) -> Option<Node> {
+        self.list.first()
+    }
+
     /// Puts a node last that is in no list.
     #[inline]
     pub(super) fn push(&mut self, node: Node) {
@@ -206,5 +231,53 @@ impl Queue {
         let node = self.list.first()?;
         self.unlink(node);
         Some(node)
+    }
+}
+
+/// Nodes in line, first in first out, for the wheel's owner: a node is in a wheel or in a line, by the same links.
+#[derive(Debug)]
+pub(crate) struct Line {
+    queue: Queue,
+    len: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { queue: Queue::new(IN_LINE), len: 0 }
+    }
+}
+
+impl Line {
+    /// The first.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<NonNull<Links>> {
+        self.queue.first().map(Node::address)
+    }
+
+    /// How many.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Puts a node last.
+    ///
+    /// # Safety
+    /// As [`super::Wheel::insert`]: it is nowhere, stays in place until it is removed, and whoever has the line is alone with its links.
+    #[inline]
+    pub(crate) unsafe fn push(&mut self, node: NonNull<Links>) {
+        // SAFETY: passed on from the caller.
+        self.queue.push(unsafe { Node::new(node) });
+        self.len += 1;
+    }
+
+    /// Takes a node out.
+    ///
+    /// # Safety
+    /// It is in this line.
+    #[inline]
+    pub(crate) unsafe fn remove(&mut self, node: NonNull<Links>) {
+        // SAFETY: what is in the line is in place and ours, by `push`.
+        self.queue.unlink(unsafe { Node::new(node) });
+        self.len -= 1;
     }
 }

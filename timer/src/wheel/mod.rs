@@ -18,6 +18,7 @@ mod step;
 
 use core::ptr::NonNull;
 
+pub(crate) use list::Line;
 pub use list::Links;
 pub use step::TOUCHED;
 
