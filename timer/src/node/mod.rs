@@ -161,6 +161,7 @@ impl Ref {
     }
 
     /// In a control: looks, without a lock or an order, whether others have a reference.
+    #[cfg(test)]
     pub(crate) fn is_shared(&self) -> bool {
         self.refs.load(Ordering::Relaxed) > 1
     }
