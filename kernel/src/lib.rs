@@ -24,6 +24,7 @@ pub mod race;
 mod report;
 pub mod run;
 mod speed;
+mod sync;
 mod verify;
 #[cfg(test)]
 mod whole_tests;

@@ -11,7 +11,7 @@ use crate::json::{Object, Value};
 use crate::monitor::{self, Port, Session};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
-use crate::{account, latency, speed, verify, write};
+use crate::{account, latency, speed, sync, verify, write};
 
 /// The machine, for the first line.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +69,7 @@ pub fn run(
             None => report.problem(&"there is no serial port for the monitor", None),
         }
     }
+    sync::all(cx, &disks, report);
     // Their queues and buffers go with them.
     drop(disks);
     machine.baseline.check(cx, report);

@@ -153,3 +153,29 @@ fn a_leak_is_told_and_fails_the_run_control() {
     let (held, out) = boot(&machine, "console=json workload=none disks=4");
     assert!(held && !out.contains("never freed"), "{out}");
 }
+
+/// What a disk's cache still holds after the image has ended, if somebody left something there.
+fn left_in_the_cache() -> usize {
+    let (machine, disks) = (machine(Schedule::Eager, 0), Disks::new());
+    disks.plug(&machine);
+    for disk in &disks.0 {
+        disk.write(8, &[7; SECTOR]).unwrap();
+        assert_eq!(disk.volatile_sectors(), 1);
+    }
+    let (held, out) = boot(&machine, "workload=none");
+    assert!(held, "{out}");
+    disks.0.iter().map(Disk::volatile_sectors).sum()
+}
+
+#[test]
+fn p_40_the_last_thing_that_a_disk_is_told_is_to_flush() {
+    assert_eq!(left_in_the_cache(), 0);
+}
+
+#[test]
+fn p_40_the_last_thing_that_a_disk_is_told_is_to_flush_control() {
+    crate::sync::leave_out(true);
+    let left = left_in_the_cache();
+    crate::sync::leave_out(false);
+    assert_eq!(left, 4, "the check would see a disk that was not flushed");
+}
