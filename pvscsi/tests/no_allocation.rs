@@ -52,6 +52,8 @@ fn allocations(task: &Task, device: &Arc<dyn BlockDevice>, allocates: bool) -> u
     };
     let mut requests: [Option<Request>; SLOTS] = core::array::from_fn(|slot| Some(make(slot)));
     let mut aside: [Data; SLOTS] = Default::default();
+    // What the scan left in line is freed first.
+    task.run_pending();
     let before = trap::counts().by_guest;
     for round in 0..12 {
         let (op, blocks) = ROUNDS[round % 3];

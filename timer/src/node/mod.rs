@@ -194,7 +194,8 @@ impl Ref {
     /// The node's fields, if `key` is its home's.
     #[inline]
     pub(crate) fn open<'a>(&'a self, key: &'a mut Key) -> Option<Open<'a>> {
-        if self.home.load(Ordering::Relaxed) != key.id && !broken::is(Hazard::HomeUnchecked) {
+        // Acquire: another wheel's lock protected it when this became its home, with nothing of ours in between (W-11).
+        if self.home.load(Ordering::Acquire) != key.id && !broken::is(Hazard::HomeUnchecked) {
             return None;
         }
         self.witness.used();
