@@ -21,6 +21,9 @@ pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Completions that one run of the bottom half delivers.
 const BATCH: usize = 32;
 
+/// Who is told of events, if anybody.
+type Watching = Option<Arc<dyn Watcher>>;
+
 pub(crate) struct Core {
     pub(super) device: Arc<dyn BlockDevice>,
     pub(super) identity: Identity,
@@ -28,7 +31,7 @@ pub(crate) struct Core {
     pub(super) state: IrqSpinLock<State>,
     pub(super) callout: Callout<BottomHalf>,
     pub(super) work: BottomHalfWork,
-    pub(super) watchers: Box<[IrqSpinLock<Option<Arc<dyn Watcher>>>]>,
+    pub(super) watchers: Box<[IrqSpinLock<Watching>]>,
     /// Handles, and how many of them were ever made.
     pub(super) handles: AtomicUsize,
     pub(super) made: AtomicUsize,

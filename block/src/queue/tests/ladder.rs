@@ -35,7 +35,9 @@ fn step(rig: &Rig<'_>, ms: u32) {
 
 #[test]
 fn each_rung_has_its_time_and_the_first_that_helps_is_the_last() {
-    let cases: [([(Managed, bool); 4], &[(u128, u8)]); 5] = [
+    /// What each rung answers and whether it helps; when which rung was tried.
+    type Case = ([(Managed, bool); 4], &'static [(u128, u8)]);
+    let cases: [Case; 5] = [
         ([WORKS, NO, NO, NO], &[(0, 0)]),
         ([ASKED, WORKS, NO, NO], &[(0, 0), (10, 1)]),
         ([ASKED, ASKED, WORKS, NO], &[(0, 0), (10, 1), (30, 2)]),

@@ -277,10 +277,13 @@ impl BlockDevice for Model {
     }
 }
 
+/// A request that ended, how, and when.
+type Ended = (Request, Result<(), Error>, Instant);
+
 /// Takes completions, each of which must be the first of its cookie.
 #[derive(Default)]
 pub struct Sink {
-    pub done: Mutex<BTreeMap<u64, (Request, Result<(), Error>, Instant)>>,
+    pub done: Mutex<BTreeMap<u64, Ended>>,
     pub order: Mutex<Vec<u64>>,
     pub events: Mutex<Vec<Event>>,
 }
