@@ -39,65 +39,123 @@ pub struct MmioWindow {
 /// Finds disks on PCI and in the windows, in the order of their places. `first` is called when a device's first command goes out or
 /// has come back.
 pub fn find(cx: &Task, windows: &[MmioWindow], report: &Report, mut first: impl FnMut()) -> Vec<Disk> {
-    let mut disks = Vec::new();
-    let mut keep = |found: Found| {
-        // A disk has answered its first command, or a host of disks is asked for them next.
-        if matches!(found, Found::Blk(_) | Found::Scsi(_)) {
-            first();
-        }
-        for device in take(cx, found, report) {
-            let driver = device.identity().driver;
-            let number = disks.iter().filter(|disk: &&Disk| disk.device.identity().driver == driver).count();
-            disks.push(Disk { name: format!("{driver}{number}"), device });
-        }
-    };
+    let mut finder = Finder { cx, report, first: &mut first, disks: Vec::new() };
     for function in pci::devices(cx) {
-        match probe_pci(cx, function) {
-            Ok(Some(Found::Other(DeviceId::ENTROPY))) => {
-                entropy::try_out(VirtioHal::pci_transport(cx, &function), &format!("pci {}", function.address), report);
-            }
-            Ok(Some(found)) => keep(found),
-            Ok(None) => {}
-            Err(error) => report.problem(&format_args!("pci {}: {error}", function.address), None),
-        }
+        finder.function(function);
     }
     for window in windows {
-        match probe_mmio(cx, window.base, window.bytes, window.line) {
-            Ok(Some(Found::Other(DeviceId::ENTROPY))) => {
-                let transport = VirtioHal::mmio_transport(cx, window.base, window.bytes);
-                entropy::try_out(transport, &format!("virtio-mmio {:#x}", window.base), report);
-            }
-            Ok(Some(found)) => keep(found),
-            Ok(None) => {}
-            Err(error) => report.problem(&format_args!("virtio-mmio {:#x}: {error}", window.base), None),
-        }
+        finder.window(window);
     }
-    disks
+    finder.disks
 }
 
-/// The block devices of what was found.
-fn take(cx: &Task, found: Found, report: &Report) -> Vec<Arc<dyn BlockDevice>> {
-    match found {
-        Found::Blk(blk) => Vec::from([blk as Arc<dyn BlockDevice>]),
-        Found::Scsi(host) => {
-            let place = host.identity().controller.clone();
-            match scsi::scan(cx, host) {
-                Ok(scan) => {
-                    for (address, error) in &scan.others {
-                        if error.is_failure() {
-                            report.problem(&format_args!("{place} {address}: {error}"), None);
-                        }
-                    }
-                    scan.disks.into_iter().map(|disk| disk as Arc<dyn BlockDevice>).collect()
+struct Finder<'a> {
+    cx: &'a Task,
+    report: &'a Report,
+    /// Told of each first command.
+    first: &'a mut dyn FnMut(),
+    disks: Vec<Disk>,
+}
+
+impl Finder<'_> {
+    fn function(&mut self, function: pci::Function) {
+        let (cx, report, place) = (self.cx, self.report, format!("pci {}", function.address));
+        match probe_pci(cx, function) {
+            Ok(Some(Found::Other(DeviceId::ENTROPY))) => {
+                entropy::try_out(VirtioHal::pci_transport(cx, &function), &place, report);
+            }
+            Ok(Some(found)) => self.virtio(found),
+            Ok(None) => self.not_virtio(function, &place),
+            Err(error) => report.problem(&format_args!("{place}: {error}"), None),
+        }
+    }
+
+    fn not_virtio(&mut self, function: pci::Function, place: &str) {
+        match undercroft_pvscsi::probe(self.cx, function) {
+            Ok(Some(host)) => self.host(host),
+            Ok(None) => self.ide(function, place),
+            Err(error) => self.report.problem(&format_args!("{place}: {error}"), None),
+        }
+    }
+
+    fn ide(&mut self, function: pci::Function, place: &str) {
+        match undercroft_ata::probe(self.cx, function) {
+            Ok(Some(found)) => {
+                for other in &found.others {
+                    tell_skipped(&other.place, &other.model, self.report);
                 }
-                Err(error) => {
-                    report.problem(&format_args!("{place}: looking for disks failed: {error}"), None);
-                    Vec::new()
+                for (place, error) in &found.failures {
+                    self.report.problem(&format_args!("{place}: {error}"), None);
+                }
+                for disk in found.disks {
+                    (self.first)();
+                    self.disk(disk);
                 }
             }
+            Ok(None) => {}
+            Err(error) => self.report.problem(&format_args!("{place}: {error}"), None),
         }
-        _ => Vec::new(),
     }
+
+    fn window(&mut self, window: &MmioWindow) {
+        let (cx, report, place) = (self.cx, self.report, format!("virtio-mmio {:#x}", window.base));
+        match probe_mmio(cx, window.base, window.bytes, window.line) {
+            Ok(Some(Found::Other(DeviceId::ENTROPY))) => {
+                entropy::try_out(VirtioHal::mmio_transport(cx, window.base, window.bytes), &place, report);
+            }
+            Ok(Some(found)) => self.virtio(found),
+            Ok(None) => {}
+            Err(error) => report.problem(&format_args!("{place}: {error}"), None),
+        }
+    }
+
+    fn virtio(&mut self, found: Found) {
+        match found {
+            // It has answered its first command.
+            Found::Blk(disk) => {
+                (self.first)();
+                self.disk(disk);
+            }
+            Found::Scsi(host) => self.host(host),
+            _ => {}
+        }
+    }
+
+    /// The disks behind a SCSI host, which is asked for them now.
+    fn host(&mut self, host: Arc<dyn Host>) {
+        (self.first)();
+        let place = host.identity().controller.clone();
+        match scsi::scan(self.cx, host) {
+            Ok(scan) => {
+                for (address, error) in scan.others.iter().filter(|(_, error)| error.is_failure()) {
+                    self.report.problem(&format_args!("{place} {address}: {error}"), None);
+                }
+                scan.disks.into_iter().for_each(|disk| self.disk(disk));
+            }
+            Err(error) => self.report.problem(&format_args!("{place}: looking for disks failed: {error}"), None),
+        }
+    }
+
+    fn disk(&mut self, device: Arc<dyn BlockDevice>) {
+        let driver = device.identity().driver;
+        let number = self.disks.iter().filter(|disk| disk.device.identity().driver == driver).count();
+        self.disks.push(Disk { name: format!("{driver}{number}"), device });
+    }
+}
+
+/// Reports a packet device, a CD-ROM drive say, that was left alone.
+fn tell_skipped(place: &str, model: &str, report: &Report) {
+    if !report.is_json() {
+        return report.text(format_args!("packet device at {place}: {model}, left alone"));
+    }
+    report.json(&Object {
+        event: Some("device"),
+        fields: &[
+            ("driver", Value::Text(&"packet device")),
+            ("controller", Value::Text(&place)),
+            ("detail", Value::Text(&format_args!("{model}, left alone"))),
+        ],
+    });
 }
 
 /// What a disk can do, for people: its own features and its transport's.

@@ -28,6 +28,11 @@ mod tables;
 mod tests;
 pub mod wire;
 
+/// What the guest allocates in a hard interrupt or under a spinlock ends the program (A-GEN-03).
+#[cfg(all(not(loom), test))]
+#[global_allocator]
+static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
+
 pub use adapter::Counts;
 pub use error::ProbeError;
 pub use host::{Pvscsi, probe};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::disk::option::DiskOption;
+use crate::disk::option::{Bus, DiskOption};
 
 /// Builds, runs, tests and measures Undercroft.
 #[derive(Parser)]
@@ -35,13 +35,16 @@ pub enum Command {
 /// How `cargo xtask run` boots the image, and what it asks of it.
 #[derive(Args, Clone)]
 pub struct RunOptions {
-    /// A disk file of your own: FILE[,bus=virtio-blk|virtio-scsi][,ro|rw[=START:LENGTH]].
+    /// A disk file of your own: FILE[,bus=virtio-blk|virtio-scsi|pvscsi|ide][,ro|rw[=START:LENGTH]].
     /// Repeatable; read only unless `rw` is given; `none` boots without any disk.
     /// `rw` allows the write phase to overwrite bytes START to START+LENGTH (or else the
     /// partition named undercroft-scratch, or a wholly blank disk). A comma in FILE is doubled.
     /// Without this option disks with file systems on them are prepared for the run.
     #[arg(long = "disk", value_name = "FILE[,OPTIONS]")]
     pub disks: Vec<DiskOption>,
+    /// The controllers of the disks that are prepared, separated by commas; all that the machine has without
+    #[arg(long = "bus", value_enum, value_delimiter = ',', value_name = "BUS", conflicts_with = "disks")]
+    pub buses: Vec<Bus>,
     /// The machine QEMU plays
     #[arg(long, value_enum, default_value_t = Machine::Q35)]
     pub machine: Machine,
@@ -108,6 +111,11 @@ impl Machine {
             Machine::Pc => "pc",
             Machine::Microvm => "microvm",
         }
+    }
+
+    /// Whether a controller can be on it.
+    pub fn has(self, bus: Bus) -> bool {
+        self != Machine::Microvm || !bus.needs_pci()
     }
 }
 

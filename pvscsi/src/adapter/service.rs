@@ -54,7 +54,7 @@ impl Adapter {
             match state.rings.completion(in_flight) {
                 #[cfg(test)]
                 Ok(Some(first)) if self.defects.has(Defect::DrainsBackwards) => {
-                    let mut list = alloc::vec![first];
+                    let mut list = arrayvec::ArrayVec::<_, 256>::from_iter([first]);
                     while let Ok(Some(next)) = state.rings.completion(in_flight - list.len() as u32) {
                         list.push(next);
                     }

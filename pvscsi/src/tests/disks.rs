@@ -74,12 +74,12 @@ fn underruns_of_answers(defects: Defects) {
 }
 
 #[test]
-fn an_underrun_of_report_luns_is_no_error() {
+fn p_13_an_underrun_of_report_luns_is_no_error() {
     underruns_of_answers(GOOD);
 }
 
 #[test]
-fn an_underrun_of_report_luns_is_no_error_control() {
+fn p_13_an_underrun_of_report_luns_is_no_error_control() {
     let message = caught(|| underruns_of_answers(Defects::one(Defect::UnderrunIsError)));
     assert!(message.contains("disks are missing"), "{message}");
 }

@@ -129,12 +129,12 @@ fn refused_and_told(defects: Defects) {
 }
 
 #[test]
-fn a_pvs_03_no_wake_up_is_lost() {
+fn a_pvs_03_p_12_no_wake_up_is_lost() {
     refused_and_told(GOOD);
 }
 
 #[test]
-fn a_pvs_03_no_wake_up_is_lost_control() {
+fn a_pvs_03_p_12_no_wake_up_is_lost_control() {
     let message = caught(|| refused_and_told(Defects::one(Defect::NotesRefusalLate)));
     assert!(message.contains("never comes"), "{message}");
 }
@@ -222,12 +222,12 @@ fn busy_units(defects: Defects) {
 }
 
 #[test]
-fn a_pvs_05_x08_a_busy_unit_is_asked_again_later_and_not_for_ever() {
+fn a_pvs_05_x08_p_11_a_busy_unit_is_asked_again_later_and_not_for_ever() {
     busy_units(GOOD);
 }
 
 #[test]
-fn a_pvs_05_x08_a_busy_unit_is_asked_again_later_and_not_for_ever_control() {
+fn a_pvs_05_x08_p_11_a_busy_unit_is_asked_again_later_and_not_for_ever_control() {
     let message = caught(|| busy_units(Defects::one(Defect::ResendsBusy)));
     assert!(message.contains("sent again at once") || message.contains("without end"), "{message}");
 }

@@ -46,12 +46,12 @@ const CONTEXTS: [Fault; 7] = [
 ];
 
 #[test]
-fn a_context_that_is_not_in_flight() {
+fn p_10_a_context_that_is_not_in_flight() {
     broken(GOOD, &CONTEXTS);
 }
 
 #[test]
-fn a_context_that_is_not_in_flight_control() {
+fn p_10_a_context_that_is_not_in_flight_control() {
     let message = caught(|| broken(Defects::one(Defect::TrustsContext), &[Fault::OldContext]));
     assert!(message.contains("goes unseen") || message.contains("never comes"), "{message}");
 }

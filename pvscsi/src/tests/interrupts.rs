@@ -83,12 +83,12 @@ fn shared_line(defects: Defects) {
 }
 
 #[test]
-fn a_shared_line_is_claimed_by_whose_it_is() {
+fn p_13_a_shared_line_is_claimed_by_whose_it_is() {
     shared_line(GOOD);
 }
 
 #[test]
-fn a_shared_line_is_claimed_by_whose_it_is_control() {
+fn p_13_a_shared_line_is_claimed_by_whose_it_is_control() {
     let message = caught(|| shared_line(Defects::one(Defect::ClaimsEverything)));
     assert!(message.contains("interrupt storm") || message.contains("goes unseen"), "{message}");
 }

@@ -28,7 +28,7 @@ type Point = (&'static str, u64);
 /// Requests a second.
 type Figures = BTreeMap<Point, f64>;
 
-const DRIVERS: [&str; 2] = ["virtio-blk", "virtio-scsi"];
+const DRIVERS: [&str; 3] = ["virtio-blk", "virtio-scsi", "pvscsi"];
 const DEPTHS: [u64; 2] = [1, 32];
 /// What is aimed at, at depth 32.
 const TARGET: f64 = 2.5;
@@ -56,7 +56,11 @@ pub fn command(options: &BenchLinuxOptions) -> Result<bool> {
     let bench = Bench {
         qemu: program::find("qemu-system-x86_64")?,
         host_cpu: options.host_cpu,
-        disks: vec![null_disk(Bus::VirtioBlk, "null-blk"), null_disk(Bus::VirtioScsi, "null-scsi")],
+        disks: vec![
+            null_disk(Bus::VirtioBlk, "null-blk"),
+            null_disk(Bus::VirtioScsi, "null-scsi"),
+            null_disk(Bus::Pvscsi, "null-pvscsi"),
+        ],
         image,
         speed_ms: options.speed_ms,
         debian,
@@ -164,6 +168,7 @@ fn result(line: &str) -> Option<(Point, f64)> {
     let driver = match device {
         "/dev/vda" => DRIVERS[0],
         "/dev/sda" => DRIVERS[1],
+        "/dev/sdb" => DRIVERS[2],
         _ => return None,
     };
     let (requests, nanoseconds): (f64, f64) = (requests.parse().ok()?, nanoseconds.parse().ok()?);
@@ -227,7 +232,8 @@ mod tests {
     fn results_of_linux_are_read() {
         assert_eq!(result("RESULT /dev/vda 32 20000 200000000"), Some((("virtio-blk", 32), 100_000.0)));
         assert_eq!(result("RESULT /dev/sda 1 10 1000000000"), Some((("virtio-scsi", 1), 10.0)));
-        assert_eq!(result("RESULT /dev/sdb 1 10 1000000000"), None);
+        assert_eq!(result("RESULT /dev/sdb 1 10 1000000000"), Some((("pvscsi", 1), 10.0)));
+        assert_eq!(result("RESULT /dev/sdc 1 10 1000000000"), None);
         assert_eq!(result("RESULT /dev/sda 1 10"), None);
     }
 

@@ -11,8 +11,8 @@ use crate::host::program;
 
 /// What is needed, in this order. The checksums that T10 protection information asks for by name
 /// are nobody's dependencies; a kernel that has one built in has no such file.
-const WANTED: [&str; 6] =
-    ["crct10dif_generic", "crc64_rocksoft_generic", "virtio_pci", "virtio_blk", "sd_mod", "virtio_scsi"];
+const WANTED: [&str; 7] =
+    ["crct10dif_generic", "crc64_rocksoft_generic", "virtio_pci", "virtio_blk", "sd_mod", "virtio_scsi", "vmw_pvscsi"];
 
 /// A module, ready to be loaded.
 pub struct Module {

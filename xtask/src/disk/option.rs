@@ -1,7 +1,9 @@
-//! `--disk FILE[,bus=virtio-blk|virtio-scsi][,ro|rw[=START:LENGTH]]`.
+//! `--disk FILE[,bus=virtio-blk|virtio-scsi|pvscsi|ide][,ro|rw[=START:LENGTH]]`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use clap::ValueEnum;
 
 use super::region::Region;
 
@@ -18,10 +20,16 @@ pub enum DiskOption {
 }
 
 /// The controller a disk sits on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bus {
+    /// virtio-blk, on PCI or on the memory bus
     VirtioBlk,
+    /// A virtio-scsi host, on PCI or on the memory bus
     VirtioScsi,
+    /// VMware's paravirtual SCSI adapter, on PCI
+    Pvscsi,
+    /// A PIIX3 IDE controller, on PCI; it has four places
+    Ide,
 }
 
 impl Bus {
@@ -29,7 +37,27 @@ impl Bus {
         match self {
             Bus::VirtioBlk => "virtio-blk",
             Bus::VirtioScsi => "virtio-scsi",
+            Bus::Pvscsi => "pvscsi",
+            Bus::Ide => "ide",
         }
+    }
+
+    /// The driver of the image that finds its disks.
+    pub fn driver(self) -> &'static str {
+        if self == Bus::Ide { "ata" } else { self.name() }
+    }
+
+    /// Whether it is a PCI device only.
+    pub fn needs_pci(self) -> bool {
+        match self {
+            Bus::VirtioBlk | Bus::VirtioScsi => false,
+            Bus::Pvscsi | Bus::Ide => true,
+        }
+    }
+
+    /// All names, for a message.
+    fn names() -> String {
+        Bus::value_variants().iter().map(|bus| bus.name()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -58,12 +86,9 @@ impl FromStr for DiskOption {
             };
             match (key, value) {
                 ("bus", Some(name)) => {
-                    let new = match name {
-                        "virtio-blk" => Bus::VirtioBlk,
-                        "virtio-scsi" => Bus::VirtioScsi,
-                        _ => return Err(format!("unknown bus '{name}' (virtio-blk or virtio-scsi)")),
-                    };
-                    once(&mut bus, new, "bus")?;
+                    let known = Bus::value_variants().iter().find(|bus| bus.name() == name);
+                    let new = known.ok_or_else(|| format!("unknown bus '{name}' ({})", Bus::names()))?;
+                    once(&mut bus, *new, "bus")?;
                 }
                 ("ro", None) => once(&mut access, Access::ReadOnly, "ro or rw")?,
                 ("rw", None) => once(&mut access, Access::Write(None), "ro or rw")?,
@@ -157,6 +182,14 @@ mod tests {
     }
 
     #[test]
+    fn names_are_those_of_the_command_line() {
+        for bus in Bus::value_variants() {
+            assert_eq!(bus.to_possible_value().unwrap().get_name(), bus.name());
+            assert_eq!(parse(&format!("a,bus={}", bus.name())), file("a", *bus, Access::ReadOnly));
+        }
+    }
+
+    #[test]
     fn a_range_takes_suffixes() {
         let region = Region { start: 1 << 20, length: 12345 };
         assert_eq!(parse("a,rw=1M:12345"), file("a", Bus::VirtioBlk, Access::Write(Some(region))));
@@ -180,7 +213,7 @@ mod tests {
         for (text, named) in [
             ("", "no file"),
             (",rw", "no file"),
-            ("a,bus=ide", "'ide'"),
+            ("a,bus=floppy", "'floppy' (virtio-blk, virtio-scsi, pvscsi"),
             ("a,wr", "'wr'"),
             ("a,", "''"),
             ("a,ro=1", "'ro=1'"),

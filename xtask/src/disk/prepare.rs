@@ -6,13 +6,14 @@ use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use gpt::partition_types;
 
 use super::gpt::{self as table, NewPartition};
 use super::option::Bus;
 use super::region::{Region, SCRATCH};
 use super::{Backend, Disk, content};
+use crate::cli::Machine;
 use crate::host::program;
 
 const MIB: u64 = 1 << 20;
@@ -25,12 +26,26 @@ pub struct Recipe {
     pub block_size: u32,
 }
 
-/// One disk on virtio-blk and two LUNs on virtio-scsi, one of them with blocks of 4096 bytes.
-pub const RECIPES: [Recipe; 3] = [
+/// One disk on virtio-blk, two LUNs on virtio-scsi and two targets on pvscsi, one of each two with blocks of 4096 bytes; one disk on
+/// each channel of an IDE controller.
+pub const RECIPES: [Recipe; 7] = [
     Recipe { label: "virtio-blk", serial: "uc-blk", bus: Bus::VirtioBlk, block_size: 512 },
     Recipe { label: "virtio-scsi LUN 0", serial: "uc-scsi-lun0", bus: Bus::VirtioScsi, block_size: 512 },
     Recipe { label: "virtio-scsi LUN 5", serial: "uc-scsi-lun5", bus: Bus::VirtioScsi, block_size: 4096 },
+    Recipe { label: "pvscsi target 0", serial: "uc-pvscsi-target0", bus: Bus::Pvscsi, block_size: 512 },
+    Recipe { label: "pvscsi target 5", serial: "uc-pvscsi-target5", bus: Bus::Pvscsi, block_size: 4096 },
+    Recipe { label: "ide primary device 0", serial: "uc-ide-primary", bus: Bus::Ide, block_size: 512 },
+    Recipe { label: "ide secondary device 0", serial: "uc-ide-secondary", bus: Bus::Ide, block_size: 512 },
 ];
+
+/// The disks to prepare for a machine: those on `buses`, or on all that it has.
+pub fn recipes(machine: Machine, buses: &[Bus]) -> Result<Vec<&'static Recipe>> {
+    if let Some(bus) = buses.iter().find(|bus| !machine.has(**bus)) {
+        bail!("--bus {}: {} has no PCI", bus.name(), machine.name());
+    }
+    let wanted = |recipe: &&Recipe| machine.has(recipe.bus) && (buses.is_empty() || buses.contains(&recipe.bus));
+    Ok(RECIPES.iter().filter(wanted).collect())
+}
 
 /// Prepares one disk of `mib` MiB in `directory`.
 pub fn prepare(directory: &Path, recipe: &Recipe, mib: u64, seed: u64) -> Result<Disk> {
@@ -132,6 +147,18 @@ mod tests {
             assert_eq!(parts[2].start, parts[1].end());
             assert_eq!(parts[2].end(), (mib - 1) * MIB);
         }
+    }
+
+    #[test]
+    fn the_machine_and_the_user_choose_the_buses() {
+        let serials = |machine, buses: &[Bus]| {
+            recipes(machine, buses).map(|recipes| recipes.iter().map(|recipe| recipe.serial).collect::<Vec<_>>())
+        };
+        assert_eq!(serials(Machine::Q35, &[]).unwrap().len(), RECIPES.len());
+        assert_eq!(serials(Machine::Microvm, &[]).unwrap(), ["uc-blk", "uc-scsi-lun0", "uc-scsi-lun5"]);
+        assert_eq!(serials(Machine::Pc, &[Bus::Pvscsi]).unwrap(), ["uc-pvscsi-target0", "uc-pvscsi-target5"]);
+        let error = serials(Machine::Microvm, &[Bus::Pvscsi]).unwrap_err().to_string();
+        assert_eq!(error, "--bus pvscsi: microvm has no PCI");
     }
 
     /// Each prepared disk, looked at with other programs than those that made it.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use crate::cli::Machine;
@@ -24,6 +24,11 @@ pub struct Vm<'a> {
 
 /// LUNs in the order they are given to disks: sparse, as real arrays are.
 const LUNS: [u32; 4] = [0, 5, 6, 200];
+/// Targets of pvscsi in the order they are given to disks. QEMU's has 64, each with LUN 0 only.
+const TARGETS: [u32; 3] = [0, 5, 63];
+
+/// Channels and units of an IDE controller in the order they are given to disks.
+const IDE: [(u32, u32); 4] = [(0, 0), (1, 0), (0, 1), (1, 1)];
 
 impl Vm<'_> {
     /// Returns all arguments of QEMU.
@@ -60,7 +65,20 @@ impl Vm<'_> {
         if self.disks.iter().any(|disk| disk.bus == Bus::VirtioScsi) {
             all.put(&["-device", &self.device("virtio-scsi", ",id=scsi")]);
         }
+        let mut targets = TARGETS.into_iter().chain((1..63).filter(|target| !TARGETS.contains(target)));
+        if self.disks.iter().any(|disk| disk.bus == Bus::Pvscsi) {
+            all.put(&["-device", "pvscsi,id=pvscsi"]);
+        }
+        let mut places = IDE.into_iter();
+        // pc has one of its own; on q35 it is a card.
+        let ide = if self.machine == Machine::Pc { "ide" } else { "pata" };
+        if self.machine == Machine::Q35 && self.disks.iter().any(|disk| disk.bus == Bus::Ide) {
+            all.put(&["-device", "piix3-ide,id=pata"]);
+        }
         for (index, disk) in self.disks.iter().enumerate() {
+            if !self.machine.has(disk.bus) {
+                bail!("disk {}: {} has no PCI, and {} needs it", disk.label, self.machine.name(), disk.bus.name());
+            }
             all.put(&["-blockdev", &blockdev(disk, index)?]);
             let common = format!(
                 "drive=disk{index},serial={},logical_block_size={1},physical_block_size={1}",
@@ -71,6 +89,15 @@ impl Vm<'_> {
                 Bus::VirtioScsi => {
                     let lun = luns.next().unwrap_or_default();
                     format!("scsi-hd,bus=scsi.0,channel=0,scsi-id=0,lun={lun},{common}")
+                }
+                Bus::Pvscsi => {
+                    let target = targets.next().context("pvscsi has 64 targets")?;
+                    format!("scsi-hd,bus=pvscsi.0,channel=0,scsi-id={target},lun=0,{common}")
+                }
+                Bus::Ide => {
+                    ensure!(disk.block_size == 512, "disk {}: IDE disks of QEMU have blocks of 512 bytes", disk.label);
+                    let (channel, unit) = places.next().context("an IDE controller has 4 places for disks")?;
+                    format!("ide-hd,bus={ide}.{channel},unit={unit},{common}")
                 }
             };
             all.put(&["-device", &device]);
@@ -182,6 +209,41 @@ mod tests {
         let all = arguments(Machine::Pc, &disks);
         let luns: Vec<_> = all.iter().filter_map(|a| a.split("lun=").nth(1)?.split(',').next()).collect();
         assert_eq!(luns, ["0", "5", "6", "200", "201", "202"]);
+    }
+
+    #[test]
+    fn ide_disks_are_on_both_channels() {
+        let disks = vec![Disk { block_size: 512, ..disk(Bus::Ide, "/a", false) }; 4];
+        for (machine, id, cards) in [(Machine::Pc, "ide", 0), (Machine::Q35, "pata", 1)] {
+            let all = arguments(machine, &disks);
+            assert_eq!(all.iter().filter(|a| *a == "piix3-ide,id=pata").count(), cards);
+            let wanted = [(0, 0), (1, 0), (0, 1), (1, 1)];
+            let wanted = wanted.map(|(channel, unit)| format!("ide-hd,bus={id}.{channel},unit={unit},"));
+            assert!(wanted.iter().all(|place| all.iter().any(|a| a.starts_with(place))), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn targets_are_sparse_and_differ_and_need_pci() {
+        let disks = vec![disk(Bus::Pvscsi, "/a", false); 5];
+        let all = arguments(Machine::Pc, &disks);
+        assert_eq!(all.iter().filter(|a| *a == "pvscsi,id=pvscsi").count(), 1);
+        let targets: Vec<_> = all.iter().filter_map(|a| a.split("scsi-id=").nth(1)?.split(',').next()).collect();
+        assert_eq!(targets, ["0", "5", "63", "1", "2"]);
+        let vm = |machine, count| Vm {
+            machine,
+            cpus: 1,
+            memory_mib: 64,
+            kernel: Path::new("/k.elf"),
+            initrd: None,
+            command_line: "",
+            disks: &disks[..count],
+            extra: &[],
+        };
+        assert!(
+            vm(Machine::Microvm, 1).arguments().is_err_and(|error| error.to_string().contains("microvm has no PCI"))
+        );
+        assert!(vm(Machine::Microvm, 0).arguments().is_ok());
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn disk_failures(workload: Workload, wanted: &Expected, seen: &Seen, session: &S
     };
     differ("capacity", disk.bytes.to_string(), found.capacity_bytes.to_string());
     differ("block size", disk.block_size.to_string(), found.block_size.to_string());
-    differ("driver", disk.bus.name().into(), found.driver.clone());
+    differ("driver", disk.bus.driver().into(), found.driver.clone());
     if disk.writable.is_none() && !found.read_only {
         all.push("it is attached read only, the image says writable".into());
     }

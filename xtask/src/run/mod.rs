@@ -106,12 +106,13 @@ fn image(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Image> 
 }
 
 fn prepare(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Vec<Disk>> {
-    voice.say(&format!("preparing {} disks of {} MiB each", prepare::RECIPES.len(), options.disk_size));
-    let one = |recipe| {
+    let recipes = prepare::recipes(options.machine, &options.buses)?;
+    voice.say(&format!("preparing {} disks of {} MiB each", recipes.len(), options.disk_size));
+    let one = |recipe: &prepare::Recipe| {
         interrupt::check()?;
         prepare::prepare(directory, recipe, options.disk_size, options.seed)
     };
-    prepare::RECIPES.iter().map(one).collect()
+    recipes.into_iter().map(one).collect()
 }
 
 fn digests(disks: &[Disk], voice: Voice) -> Result<Vec<Option<digest::Digests>>> {

@@ -1,12 +1,14 @@
 //! The image under QEMU: on each machine every disk is found, read, written and measured.
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
+use clap::ValueEnum;
 use serde_json::Value;
 
 use super::guest::{self, Run};
 use super::tally::Tally;
 use super::{bad_input, guest::text, monitor};
-use crate::disk::prepare::RECIPES;
+use crate::cli::Machine;
+use crate::disk::prepare::recipes;
 use crate::host::{install, workspace};
 use crate::image::build;
 
@@ -18,9 +20,16 @@ struct Case {
     more: &'static [&'static str],
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     Case { name: "q35", machine: "q35", cpus: 2, more: &[] },
     Case { name: "pc", machine: "pc", cpus: 2, more: &[] },
+    // Left alone, beside a disk on its channel.
+    Case {
+        name: "pc with a CD-ROM drive",
+        machine: "pc",
+        cpus: 1,
+        more: &["--qemu-arg=-device", "--qemu-arg=ide-cd,bus=ide.0,unit=1"],
+    },
     Case { name: "microvm", machine: "microvm", cpus: 2, more: &[] },
     // The devices are then announced on the command line, as Firecracker does.
     Case {
@@ -78,10 +87,15 @@ fn boot(case: &Case, kernel: &str, tally: &mut Tally) -> Result<()> {
     tally.check(&format!("{name}: the run succeeds"), whole);
     tally.check(&format!("{name}: events come in their order"), order(&run));
     tally.check(&format!("{name}: nothing is allocated in the I/O path"), no_allocations(&run));
-    tally.check(&format!("{name}: every disk is found"), count(&run));
+    tally.check(&format!("{name}: every disk is found"), count(case, &run));
     tally.check(&format!("{name}: what its heaps held is freed, and a reserve is kept"), heaps(&run));
     tally.check(&format!("{name}: all processors take part, and take interrupts of the disks"), processors(case, &run));
     tally.check(&format!("{name}: an interrupt's way to a task is measured"), latency(&run));
+    if case.more.iter().any(|word| word.contains("ide-cd")) {
+        let told = run.text.contains("left alone");
+        let told = if told { Ok(()) } else { Err(Error::msg(run.text.clone())) };
+        tally.check(&format!("{name}: the CD-ROM drive is told of and left alone"), told);
+    }
     for disk in run.events("disk") {
         let title =
             format!("{name}: {} on {}", disk["name"].as_str().unwrap_or("?"), disk["driver"].as_str().unwrap_or("?"));
@@ -117,11 +131,17 @@ fn heaps(run: &Run) -> Result<()> {
     Ok(())
 }
 
-fn count(run: &Run) -> Result<()> {
-    let found = run.events("disk").count();
-    ensure!(found == RECIPES.len(), "{found} of {}", RECIPES.len());
-    let blocks = |size: u64| run.events("disk").filter(|disk| disk["block_size"] == size).count();
-    ensure!((blocks(512), blocks(4096)) == (2, 1), "their blocks are not as attached");
+/// The disks of every controller that the machine has, with their blocks.
+fn count(case: &Case, run: &Run) -> Result<()> {
+    let machine = Machine::from_str(case.machine, false).map_err(Error::msg)?;
+    let attached = recipes(machine, &[])?;
+    let mut attached: Vec<_> =
+        attached.iter().map(|recipe| (recipe.bus.driver(), Some(u64::from(recipe.block_size)))).collect();
+    let mut found: Vec<_> =
+        run.events("disk").map(|disk| (disk["driver"].as_str().unwrap_or("?"), disk["block_size"].as_u64())).collect();
+    attached.sort_unstable();
+    found.sort_unstable();
+    ensure!(found == attached, "{found:?} are not {attached:?}");
     Ok(())
 }
 
