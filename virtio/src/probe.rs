@@ -10,7 +10,7 @@ use undercroft_hal::pci::Function;
 use crate::ProbeError;
 use crate::blk::VirtioBlk;
 use crate::scsi::VirtioScsi;
-use crate::transport::{MmioTransport, PciTransport, Transport};
+use crate::transport::{LegacyPciTransport, MmioTransport, PciTransport, Transport};
 use crate::wire::DeviceId;
 
 /// A virtio device that was found.
@@ -45,7 +45,12 @@ pub fn probe_pci(cx: &Task, function: Function) -> Result<Option<Found>, ProbeEr
     match PciTransport::identify(&function) {
         None => Ok(None),
         Some(device) if !is_ours(device) => Ok(Some(Found::Other(device))),
-        Some(device) => drive(cx, Box::new(PciTransport::new(cx, function, device)?)).map(Some),
+        Some(device) => match PciTransport::new(cx, function, device) {
+            Ok(transport) => drive(cx, Box::new(transport)).map(Some),
+            // No structure of the modern interface at all.
+            Err(ProbeError::Legacy) => drive(cx, Box::new(LegacyPciTransport::new(cx, function, device)?)).map(Some),
+            Err(error) => Err(error),
+        },
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Virtio<M> {
     /// Standing lies and limits.
     pub knobs: Knobs,
     pub(super) faults: FaultScript,
+    /// The legacy interface: no FEATURES_OK, no VERSION_1.
+    pub(super) legacy: bool,
     pub(super) status: u8,
     pub(super) driver_features: u64,
     pub(super) queues: Vec<Queue>,
@@ -66,6 +68,7 @@ impl<M: Model> Virtio<M> {
         let mut device = Self {
             knobs: Knobs::default(),
             faults: FaultScript::none(),
+            legacy: false,
             status: 0,
             driver_features: 0,
             queues: Vec::new(),
@@ -168,12 +171,14 @@ impl<M: Model> Virtio<M> {
 
     /// The features that are in force: what the driver accepted, once FEATURES_OK is set.
     pub fn features(&self) -> u64 {
-        if self.status & status::FEATURES_OK != 0 { self.driver_features } else { 0 }
+        if self.legacy || self.status & status::FEATURES_OK != 0 { self.driver_features } else { 0 }
     }
 
     /// The features on offer.
     pub fn offered(&self) -> u64 {
-        (self.model.features() | feature::VERSION_1 | self.knobs.with) & !self.knobs.without
+        let all = (self.model.features() | feature::VERSION_1 | self.knobs.with) & !self.knobs.without;
+        // There were 32, and a queue's reset is younger.
+        if self.legacy { all & 0xffff_ffff } else { all }
     }
 
     pub(super) fn negotiated(&self) -> Negotiated {
@@ -242,7 +247,12 @@ impl<M: Model> Virtio<M> {
             self.breaches.push(Breach::StatusOrder(new));
         }
         let fresh = new & !old;
-        if fresh & DRIVER_OK != 0 {
+        if self.legacy && fresh & FEATURES_OK != 0 {
+            self.breaches.push(Breach::StatusOrder(new));
+        }
+        if self.legacy && fresh & DRIVER_OK != 0 {
+            self.model.negotiated(self.driver_features);
+        } else if fresh & DRIVER_OK != 0 {
             if self.features_refused {
                 self.breaches.push(Breach::RefusalIgnored);
             } else if old & FEATURES_OK == 0 {

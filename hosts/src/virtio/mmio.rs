@@ -25,6 +25,9 @@ pub struct VirtioMmio<M> {
     feature_select: [u32; 2],
     interrupt_status: u32,
     edge: bool,
+    /// Legacy: bytes of the driver's pages, and of the used ring's alignment.
+    page: u32,
+    align: u32,
 }
 
 impl<M> Deref for VirtioMmio<M> {
@@ -44,7 +47,7 @@ impl<M> DerefMut for VirtioMmio<M> {
 impl<M: Model> VirtioMmio<M> {
     /// Puts a device behind the transport, for a level-triggered line.
     pub fn new(virtio: Virtio<M>) -> Self {
-        Self { virtio, queue_select: 0, feature_select: [0; 2], interrupt_status: 0, edge: false }
+        Self { virtio, queue_select: 0, feature_select: [0; 2], interrupt_status: 0, edge: false, page: 0, align: 0 }
     }
 
     /// Puts a device behind the transport, for an edge-triggered line: each interrupt makes an edge.
@@ -52,11 +55,41 @@ impl<M: Model> VirtioMmio<M> {
         Self { edge: true, ..Self::new(virtio) }
     }
 
+    /// Puts a device behind the legacy transport, version 1 (4.2.4), for a level-triggered line.
+    pub fn legacy(mut virtio: Virtio<M>) -> Self {
+        virtio.legacy = true;
+        Self::new(virtio)
+    }
+
+    /// Legacy: the driver says where the queue is, which starts it; 0 stops it.
+    fn set_page(&mut self, page: u32) {
+        let Some(queue) = self.virtio.queues.get(usize::from(self.queue_select)) else { return };
+        let (size, number) = (u64::from(queue.size), queue.number);
+        let (bytes, align) = (u64::from(self.page), u64::from(self.align));
+        if !self.page.is_power_of_two() || !self.align.is_power_of_two() || page == 0 {
+            self.virtio.breaches.push(Breach::RingAlignment(number));
+            return;
+        }
+        // One piece: descriptors, available ring with its event, and after padding the used ring (2.7.2).
+        let descriptors = u64::from(page) * bytes;
+        let available = descriptors + 16 * size;
+        let used = (available + 6 + 2 * size).next_multiple_of(align);
+        let rings = [(Ring::Descriptors, descriptors), (Ring::Driver, available), (Ring::Device, used)];
+        for (ring, at) in rings {
+            self.virtio.set_ring(number, ring, false, at as u32);
+            self.virtio.set_ring(number, ring, true, (at >> 32) as u32);
+        }
+        self.virtio.enable_queue(number, 1);
+    }
+
     fn register(&mut self, offset: u64) -> u32 {
         let queue = self.virtio.queues.get(usize::from(self.queue_select)).cloned();
         match offset {
             0x000 => MAGIC,
+            0x004 if self.virtio.legacy => 1,
             0x004 => VERSION,
+            0x040 if self.virtio.legacy => queue
+                .map_or(0, |queue| if queue.enabled { (queue.desc / u64::from(self.page.max(1))) as u32 } else { 0 }),
             0x008 => u32::from(self.virtio.model.device_id()),
             0x00c => VENDOR,
             0x010 => self.virtio.device_features(self.feature_select[0]),
@@ -84,6 +117,12 @@ impl<M: Model> VirtioMmio<M> {
             0x014 => self.feature_select[0] = value,
             0x020 => self.virtio.write_driver_features(self.feature_select[1], value),
             0x024 => self.feature_select[1] = value,
+            0x028 if self.virtio.legacy => self.page = value,
+            0x03c if self.virtio.legacy => self.align = value,
+            0x040 if self.virtio.legacy => self.set_page(value),
+            0x044 | 0x080..=0x0a4 | 0x0c0 if self.virtio.legacy => {
+                self.virtio.breaches.push(Breach::ReadOnlyRegister(offset));
+            }
             0x030 => self.queue_select = value as u16,
             0x038 => self.virtio.set_queue_size(select, u16::try_from(value).unwrap_or(0)),
             0x044 => self.virtio.enable_queue(select, value as u16),

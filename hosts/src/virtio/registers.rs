@@ -38,7 +38,7 @@ impl<M: Model> Virtio<M> {
     /// A queue that the driver is about to configure.
     fn configured(&mut self, number: u16) -> Option<&mut super::queue::Queue> {
         self.configures();
-        let bad = self.status & status::FEATURES_OK == 0;
+        let bad = !self.legacy && self.status & status::FEATURES_OK == 0;
         let queue = self.queues.get_mut(usize::from(number))?;
         if bad || queue.enabled {
             self.breaches.push(Breach::QueueConfigOrder(number));

@@ -16,6 +16,7 @@ use undercroft_hal::sync::Rank;
 use undercroft_hal::work::Turn;
 
 use super::interrupts::bind;
+use super::start::running;
 use super::{BUDGET, Breach, Device, Life, Protocol, Queue};
 use crate::ProbeError;
 use crate::defect::Defect;
@@ -261,7 +262,7 @@ impl<P: Protocol> Device<P> {
         for queue in &self.queues {
             transport.enable_queue(queue.index)?;
         }
-        transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK | Status::DRIVER_OK);
+        transport.set_status(running(transport));
         if transport.status().contains(Status::NEEDS_RESET) { Err(ProbeError::NeedsReset) } else { Ok(()) }
     }
 

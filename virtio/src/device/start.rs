@@ -105,7 +105,9 @@ fn prepare<P: Protocol>(
 ) -> Result<Prepared<P::Slot>, ProbeError> {
     let features = Features::from_bits_retain(plan.features);
     let most = if index < plan.special { SPECIAL_DESCRIPTORS } else { plan.max_size };
-    let size = transport.queue_max_size(index).min(most);
+    let offered = transport.queue_max_size(index);
+    // The size of a legacy queue is not the driver's to choose.
+    let size = if transport.is_legacy() { offered } else { offered.min(most) };
     if size == 0 {
         return Err(ProbeError::NoQueue(index));
     }
@@ -115,8 +117,12 @@ fn prepare<P: Protocol>(
         table_len: if indirect { TABLE_LEN } else { 0 },
         event_idx: features.contains(Features::EVENT_IDX),
         packed: features.contains(Features::RING_PACKED),
+        legacy: transport.is_legacy(),
     };
-    let mut ring = Ring::new(shape, DmaConstraints::ANY)?.ok_or(ProbeError::NoQueue(index))?;
+    // A legacy device is told a page's number in 32 bits.
+    let reach = DmaConstraints { max_addr: (1 << 44) - 1, ..DmaConstraints::ANY };
+    let mut ring =
+        Ring::new(shape, if shape.legacy { reach } else { DmaConstraints::ANY })?.ok_or(ProbeError::NoQueue(index))?;
     let addresses = ring.addresses();
     #[cfg(test)]
     ring.set_defects(plan.defects);
@@ -125,6 +131,12 @@ fn prepare<P: Protocol>(
     let frames = Frames::new(size, P::FRAME, DmaConstraints::ANY)?;
     let state = QueueState::new(ring, frames, Slots::new(index, size));
     Ok(Prepared { state, addresses, size, doorbell: transport.doorbell(index)? })
+}
+
+/// The status of a device that runs.
+pub(super) fn running(transport: &dyn Transport) -> Status {
+    let status = Status::ACKNOWLEDGE | Status::DRIVER | Status::DRIVER_OK;
+    if transport.is_legacy() { status } else { status | Status::FEATURES_OK }
 }
 
 /// Sets up the queues of a device whose features are agreed on, connects its interrupts and starts it.
@@ -187,7 +199,7 @@ pub(crate) fn start<P: Protocol>(
     for index in 0..plan.queues {
         transport.enable_queue(index)?;
     }
-    transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK | Status::DRIVER_OK);
+    transport.set_status(running(transport));
     if transport.status().contains(Status::NEEDS_RESET) {
         return Err(ProbeError::NeedsReset);
     }

@@ -14,7 +14,7 @@ const SIZE: u16 = 4;
 
 /// What the shared memory leaves out, for the controls.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Leaves {
+pub(super) enum Leaves {
     Nothing,
     /// The driver's full fences.
     Fences,
@@ -138,7 +138,7 @@ fn add(ring: &mut Split<Memory>) -> u16 {
 }
 
 /// Runs a model. Whether it holds in every order.
-fn holds(model: impl Fn() + Sync + Send + 'static) -> bool {
+pub(super) fn holds(model: impl Fn() + Sync + Send + 'static) -> bool {
     let model = std::panic::AssertUnwindSafe(model);
     std::panic::catch_unwind(move || {
         let model = model;

@@ -93,12 +93,12 @@ impl Tables {
 }
 
 impl SharedRing {
-    /// Memory for a ring of `size` descriptors (a power of two), with `table_len` entries in each chain's own table (0 for none).
+    /// Memory for a ring of `size` descriptors (a power of two), laid out as `layout` says, with `table_len` entries in each chain's own
+    /// table (0 for none).
     ///
     /// # Errors
     /// [`DmaError`].
-    pub fn new(size: u16, table_len: u16, constraints: DmaConstraints) -> Result<Self, DmaError> {
-        let layout = Layout::new(size);
+    pub fn new(size: u16, layout: Layout, table_len: u16, constraints: DmaConstraints) -> Result<Self, DmaError> {
         let block = Coherent::new(layout.bytes, constraints)?;
         let tables = Tables::new(size, table_len, constraints)?;
         let used_event = layout.available + 4 + 2 * usize::from(size);

@@ -24,6 +24,8 @@ mod split;
 
 #[cfg(all(loom, test))]
 mod loom_tests;
+#[cfg(all(loom, test))]
+mod packed_loom_tests;
 #[cfg(all(not(loom), test))]
 mod packed_tests;
 #[cfg(all(not(loom), test))]

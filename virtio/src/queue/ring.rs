@@ -10,6 +10,7 @@ use super::packed_memory::SharedPacked;
 use super::split::{RingError, Split, Used};
 #[cfg(test)]
 use crate::defect::Defects;
+use crate::wire::ring::Layout;
 
 /// What a ring is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Shape {
     pub event_idx: bool,
     /// The packed format (`RING_PACKED`).
     pub packed: bool,
+    /// The split format's legacy layout.
+    pub legacy: bool,
 }
 
 /// A virtqueue over memory that a device sees.
@@ -59,11 +62,12 @@ impl Ring {
     /// # Errors
     /// [`DmaError`].
     pub fn new(shape: Shape, constraints: DmaConstraints) -> Result<Option<Self>, DmaError> {
-        let Shape { size, table_len, event_idx, packed } = shape;
+        let Shape { size, table_len, event_idx, packed, legacy } = shape;
+        let layout = if legacy { Layout::legacy(size) } else { Layout::new(size) };
         Ok(if packed {
             Packed::new(SharedPacked::new(size, table_len, constraints)?, size, event_idx).map(Self::Packed)
         } else {
-            Split::new(SharedRing::new(size, table_len, constraints)?, size, event_idx).map(Self::Split)
+            Split::new(SharedRing::new(size, layout, table_len, constraints)?, size, event_idx).map(Self::Split)
         })
     }
 

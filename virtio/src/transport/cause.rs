@@ -1,6 +1,6 @@
 //! [`Cause`]: why a wired interrupt was raised. Any context, hard interrupts included.
 
-use undercroft_hal::mmio::Mmio;
+use undercroft_hal::mmio::{Mmio, Ports};
 
 use crate::wire::Interrupt;
 
@@ -9,6 +9,8 @@ use crate::wire::Interrupt;
 pub enum Cause {
     /// PCI's ISR status: reading it acknowledges it (4.1.4.5).
     ReadToClear(Mmio),
+    /// Legacy PCI's ISR status, a port: reading it acknowledges it.
+    PortToClear(Ports),
     /// MMIO's status and acknowledge registers (4.2.2).
     WriteToClear {
         /// The status register.
@@ -24,6 +26,7 @@ impl Cause {
     pub fn take(&self) -> Interrupt {
         match self {
             Self::ReadToClear(isr) => Interrupt::from_bits_retain(u32::from(isr.read::<u8>(0))),
+            Self::PortToClear(isr) => Interrupt::from_bits_retain(u32::from(isr.read::<u8>(0))),
             Self::WriteToClear { status, ack } => {
                 let pending = status.read::<u32>(0);
                 if pending != 0 {

@@ -1,4 +1,4 @@
-//! The MMIO transport, version 2 (virtio 1.2, 4.2): QEMU's microvm, Firecracker. Task or bottom-half context.
+//! The MMIO transport (virtio 1.2, 4.2): version 2 (Firecracker, QEMU's microvm when asked) and the legacy version 1 (microvm when not). Task or bottom-half context.
 
 use alloc::format;
 use alloc::string::String;
@@ -9,6 +9,7 @@ use undercroft_hal::mmio::Mmio;
 
 use super::{Cause, Doorbell, QueueAddresses, Transport};
 use crate::ProbeError;
+use crate::wire::legacy::{PAGE, mmio as legacy};
 use crate::wire::mmio as reg;
 use crate::wire::{DeviceId, Status};
 
@@ -22,13 +23,14 @@ pub struct MmioTransport {
     doorbell: Mmio,
     status: Mmio,
     ack: Mmio,
+    legacy: bool,
 }
 
 impl MmioTransport {
     /// Looks at the window of `len` bytes at `phys`. `None` for an empty slot.
     ///
     /// # Errors
-    /// [`ProbeError`] when there is no virtio device of version 2.
+    /// [`ProbeError`] when there is no virtio device of version 1 or 2.
     pub fn new(_cx: &Task, phys: u64, len: usize, line: IrqLine) -> Result<Option<Self>, ProbeError> {
         let window = Mmio::map(phys, len)?;
         let part = |offset| window.sub(offset, 4).ok_or(ProbeError::BadConfig("register window"));
@@ -42,13 +44,13 @@ impl MmioTransport {
         if device == 0 {
             return Ok(None);
         }
-        match window.read::<u32>(reg::VERSION_NUMBER) {
-            reg::VERSION => {}
-            reg::VERSION_LEGACY => return Err(ProbeError::Legacy),
+        let legacy = match window.read::<u32>(reg::VERSION_NUMBER) {
+            reg::VERSION => false,
+            reg::VERSION_LEGACY => true,
             _ => return Err(ProbeError::BadConfig("version")),
-        }
+        };
         let device = DeviceId(u16::try_from(device).map_err(|_| ProbeError::BadConfig("device type"))?);
-        Ok(Some(Self { window, phys, device, line, doorbell, status, ack }))
+        Ok(Some(Self { window, phys, device, line, doorbell, status, ack, legacy }))
     }
 
     fn get(&self, offset: usize) -> u32 {
@@ -82,6 +84,10 @@ impl Transport for MmioTransport {
         "mmio"
     }
 
+    fn is_legacy(&self) -> bool {
+        self.legacy
+    }
+
     fn status(&self) -> Status {
         Status::from_bits_retain(self.get(reg::STATUS) as u8)
     }
@@ -106,6 +112,10 @@ impl Transport for MmioTransport {
     }
 
     fn config_generation(&self) -> u32 {
+        // There was none: a value may be torn.
+        if self.legacy {
+            return 0;
+        }
         self.get(reg::CONFIG_GENERATION)
     }
 
@@ -144,6 +154,19 @@ impl Transport for MmioTransport {
 
     fn set_queue(&mut self, queue: u16, size: u16, addresses: QueueAddresses) -> Result<(), ProbeError> {
         self.select(queue);
+        if self.legacy {
+            if self.get(legacy::QUEUE_PFN) != 0 {
+                return Err(ProbeError::QueueRefused(queue));
+            }
+            let page = addresses.descriptors / PAGE as u64;
+            let page = u32::try_from(page).map_err(|_| ProbeError::QueueRefused(queue))?;
+            self.set(legacy::GUEST_PAGE_SIZE, PAGE as u32);
+            self.set(reg::QUEUE_NUM, u32::from(size));
+            self.set(legacy::QUEUE_ALIGN, PAGE as u32);
+            self.set(legacy::QUEUE_PFN, page);
+            // That starts it, too.
+            return if self.get(legacy::QUEUE_PFN) == page { Ok(()) } else { Err(ProbeError::QueueRefused(queue)) };
+        }
         if self.get(reg::QUEUE_READY) != 0 {
             return Err(ProbeError::QueueRefused(queue));
         }
@@ -155,6 +178,9 @@ impl Transport for MmioTransport {
     }
 
     fn enable_queue(&mut self, queue: u16) -> Result<(), ProbeError> {
+        if self.legacy {
+            return Ok(());
+        }
         self.select(queue);
         self.set(reg::QUEUE_READY, 1);
         if self.get(reg::QUEUE_READY) == 1 { Ok(()) } else { Err(ProbeError::QueueRefused(queue)) }

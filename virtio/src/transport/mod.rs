@@ -6,6 +6,7 @@
 
 mod cause;
 mod doorbell;
+mod legacy_pci;
 mod mmio;
 mod pci;
 mod pci_caps;
@@ -15,6 +16,7 @@ mod setup;
 
 pub use cause::Cause;
 pub use doorbell::Doorbell;
+pub use legacy_pci::LegacyPciTransport;
 pub use mmio::MmioTransport;
 pub use pci::PciTransport;
 pub(crate) use setup::{agree, negotiate_with as setup_with};
@@ -52,6 +54,11 @@ pub trait Transport: Send {
     fn place(&self) -> String;
     /// The name of its wired interrupt, for people: `intx`, `mmio`.
     fn line_name(&self) -> &'static str;
+
+    /// Whether the device is driven by the legacy interface: no `FEATURES_OK`, 32 features, rings of a fixed size in one piece.
+    fn is_legacy(&self) -> bool {
+        false
+    }
 
     /// The status field.
     fn status(&self) -> Status;

@@ -42,6 +42,12 @@ pub(crate) fn negotiate_with(transport: &mut dyn Transport, wanted: u64, defects
     reset(transport)?;
     acknowledge(transport);
     let offered = transport.device_features();
+    if transport.is_legacy() {
+        // Those above 31 did not exist, and nothing is read back (3.1.2).
+        let chosen = offered & wanted & u64::from(u32::MAX);
+        transport.set_driver_features(chosen);
+        return Ok(chosen);
+    }
     if offered & Features::VERSION_1.bits() == 0 {
         transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FAILED);
         return Err(ProbeError::Legacy);
@@ -60,6 +66,10 @@ pub(crate) fn agree(transport: &mut dyn Transport, features: u64, defects: Defec
     acknowledge(transport);
     if features & !transport.device_features() != 0 {
         return Err(ProbeError::FeaturesRefused);
+    }
+    if transport.is_legacy() {
+        transport.set_driver_features(features);
+        return Ok(());
     }
     choose(transport, features, defects)
 }

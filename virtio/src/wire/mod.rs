@@ -2,6 +2,7 @@
 //!
 //! Values that a device may extend are open: bit sets keep unknown bits, newtypes keep unknown values.
 
+pub mod legacy;
 pub mod mmio;
 pub mod pci;
 pub mod ring;

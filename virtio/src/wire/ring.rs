@@ -65,6 +65,14 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Of the legacy interface: the used ring begins a page, and the device knows it does (2.7.2).
+    pub const fn legacy(size: u16) -> Self {
+        let size = size as usize;
+        let available = 16 * size;
+        let used = (available + 6 + 2 * size).next_multiple_of(super::legacy::PAGE);
+        Self { descriptors: 0, available, used, bytes: used + 6 + 8 * size }
+    }
+
     /// For a queue of `size` descriptors. The used ring begins a cache line of its own: the device writes it.
     pub const fn new(size: u16) -> Self {
         let size = size as usize;

@@ -17,30 +17,95 @@ struct Case {
     name: &'static str,
     machine: &'static str,
     cpus: u32,
+    /// What each virtio disk must have of them.
+    queues: u32,
     more: &'static [&'static str],
+    /// What each virtio disk must say of its rings.
+    features: &'static [&'static str],
 }
 
-const CASES: [Case; 8] = [
-    Case { name: "q35", machine: "q35", cpus: 2, more: &[] },
-    Case { name: "pc", machine: "pc", cpus: 2, more: &[] },
+const CASES: [Case; 12] = [
+    Case { name: "q35", machine: "q35", cpus: 2, queues: 2, more: &[], features: &[] },
+    Case { name: "pc", machine: "pc", cpus: 2, queues: 2, more: &[], features: &[] },
     // Left alone, beside a disk on its channel.
     Case {
         name: "pc with a CD-ROM drive",
         machine: "pc",
         cpus: 1,
+        queues: 1,
         more: &["--qemu-arg=-device", "--qemu-arg=ide-cd,bus=ide.0,unit=1"],
+        features: &[],
     },
-    Case { name: "microvm", machine: "microvm", cpus: 2, more: &[] },
+    Case { name: "microvm", machine: "microvm", cpus: 2, queues: 1, more: &[], features: &[] },
     // The devices are then announced on the command line, as Firecracker does.
     Case {
         name: "microvm without ACPI",
         machine: "microvm",
         cpus: 1,
+        queues: 1,
         more: &["--qemu-arg=-machine", "--qemu-arg=acpi=off"],
+        features: &[],
     },
-    Case { name: "q35 with one processor", machine: "q35", cpus: 1, more: &[] },
-    Case { name: "q35 with four processors", machine: "q35", cpus: 4, more: &[] },
-    Case { name: "q35 with eight processors", machine: "q35", cpus: 8, more: &[] },
+    Case { name: "q35 with one processor", machine: "q35", cpus: 1, queues: 1, more: &[], features: &[] },
+    Case { name: "q35 with four processors", machine: "q35", cpus: 4, queues: 4, more: &[], features: &[] },
+    Case { name: "q35 with eight processors", machine: "q35", cpus: 8, queues: 8, more: &[], features: &[] },
+    Case {
+        name: "q35 with packed rings",
+        machine: "q35",
+        cpus: 2,
+        queues: 2,
+        more: &[
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-blk-pci.packed=on",
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-scsi-pci.packed=on",
+        ],
+        features: &["packed"],
+    },
+    // Devices that have nothing but the legacy interface, behind PCI and on the memory bus.
+    Case {
+        name: "pc with legacy devices",
+        machine: "pc",
+        cpus: 2,
+        queues: 2,
+        more: &[
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-blk-pci.disable-modern=on",
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-scsi-pci.disable-modern=on",
+        ],
+        features: &["legacy"],
+    },
+    Case {
+        name: "microvm with legacy devices",
+        machine: "microvm",
+        cpus: 2,
+        queues: 1,
+        more: &["--qemu-arg=-global", "--qemu-arg=virtio-mmio.force-legacy=true"],
+        features: &["legacy"],
+    },
+    // Fewer queues than processors, and addresses that are the platform's, which only modern devices know.
+    Case {
+        name: "q35 with platform addresses and one queue",
+        machine: "q35",
+        cpus: 2,
+        queues: 1,
+        more: &[
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-blk-pci.iommu_platform=on",
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-blk-pci.disable-legacy=on",
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-blk-pci.num-queues=1",
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-scsi-pci.iommu_platform=on",
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-scsi-pci.disable-legacy=on",
+            "--qemu-arg=-global",
+            "--qemu-arg=virtio-scsi-pci.num_queues=1",
+        ],
+        features: &["access-platform"],
+    },
 ];
 
 /// Largest image that is still small, stripped.
@@ -102,6 +167,14 @@ fn boot(case: &Case, kernel: &str, tally: &mut Tally) -> Result<()> {
         tally.check(&format!("{title}: read whole, with the host's SHA-256"), read(disk));
         tally.check(&format!("{title}: written, found in the guest and by the host"), written(disk));
         tally.check(&format!("{title}: three partitions"), partitions(disk));
+        if is_virtio(disk) {
+            let queues = disk["queues"] == case.queues;
+            let queues = if queues { Ok(()) } else { Err(Error::msg(disk.to_string())) };
+            tally.check(&format!("{title}: queues: {}", case.queues), queues);
+        }
+        if is_virtio(disk) && !case.features.is_empty() {
+            tally.check(&format!("{title}: {} agreed on", case.features.join(" ")), features(disk, case.features));
+        }
         tally.check(&format!("{title}: measured"), measured(&run, disk));
     }
     Ok(())
@@ -145,12 +218,11 @@ fn count(case: &Case, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Each takes interrupts of disks, where there are messages: wired ones all go to the first.
+/// Each takes interrupts of disks, if it has a queue of its own.
 fn processors(case: &Case, run: &Run) -> Result<()> {
     let taken: Vec<_> = run.events("cpu").map(|cpu| cpu["device_interrupts"].as_u64()).collect();
     ensure!(taken.len() == case.cpus as usize, "{} of {} processors: {taken:?}", taken.len(), case.cpus);
-    let wired = case.machine == "microvm";
-    ensure!(taken.iter().take(if wired { 1 } else { taken.len() }).all(|count| *count > Some(0)), "{taken:?}");
+    ensure!(taken.iter().take(case.queues as usize).all(|count| *count > Some(0)), "{taken:?}");
     Ok(())
 }
 
@@ -166,6 +238,10 @@ fn latency(run: &Run) -> Result<()> {
     Ok(())
 }
 
+fn is_virtio(disk: &Value) -> bool {
+    disk["driver"].as_str().is_some_and(|driver| driver.starts_with("virtio"))
+}
+
 fn read(disk: &Value) -> Result<()> {
     ensure!(disk["read_bytes"] == disk["capacity_bytes"], "{disk}");
     ensure!(disk["sha256"].is_string() && disk["sha256"] == disk["sha256_expected"], "{disk}");
@@ -174,6 +250,13 @@ fn read(disk: &Value) -> Result<()> {
 
 fn written(disk: &Value) -> Result<()> {
     ensure!(disk["write_bytes"].as_u64() > Some(0) && disk["write_verified"] == true, "{disk}");
+    Ok(())
+}
+
+/// What the driver says of the rings that it agreed on.
+fn features(disk: &Value, wanted: &[&str]) -> Result<()> {
+    let said = disk["features"].to_string();
+    ensure!(wanted.iter().all(|word| said.contains(word)), "{said}");
     Ok(())
 }
 

@@ -70,6 +70,32 @@ fn mmio_with_a_level_line() {
     }
 }
 
+/// The legacy interface: a queue in one piece of the device's size, no `FEATURES_OK`; a reset in flight, too.
+#[test]
+fn legacy_mmio() {
+    for schedule in [Schedule::Eager, Schedule::Lazy, Schedule::RANDOM] {
+        let machine = Machine::new(Config { schedule, ..Config::default() });
+        let model = Model::new(Disk::patterned(1 << 16, SEED));
+        let host = machine.add_window(undercroft_hosts::virtio::VirtioMmio::legacy(Virtio::new(model)), true);
+        machine.run(|task| {
+            let (phys, len) = host.window();
+            let Some(Found::Blk(driver)) = probe_mmio(task, phys, len, host.line()).unwrap() else { panic!() };
+            assert_eq!(driver.identity().transport, "event-idx indirect");
+            read_a_few(task, &driver);
+            let sink = Sink::new();
+            driver.submit(read(1, 1, 512, sink.to(1))).unwrap();
+            assert!(driver.reset(undercroft_block::Reset::Device));
+            assert_eq!(sink.wait(task, 1)[0].result, Err(Error::NotStarted));
+            settle(task);
+            read_a_few(task, &driver);
+            drop(driver);
+            settle(task);
+        });
+        assert_eq!(host.with(|host| host.breaches()), []);
+        assert_eq!(machine.live_dma_blocks(), 0);
+    }
+}
+
 #[test]
 fn without_event_idx_and_indirect() {
     for without in [feature::EVENT_IDX, feature::INDIRECT, feature::EVENT_IDX | feature::INDIRECT] {
