@@ -13,7 +13,7 @@ use crate::wire::pci::Missing;
 /// Why a virtio device could not be taken into use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeError {
-    /// The device only speaks the legacy interface (virtio 0.9), which this driver does not.
+    /// The device has neither the modern interface nor the ports of the legacy one (virtio 0.9).
     Legacy,
     /// The device's register structures are absent or lie outside its BARs.
     Structures(Missing),
@@ -54,7 +54,7 @@ pub enum ProbeError {
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Legacy => f.write_str("the device offers only the legacy virtio interface"),
+            Self::Legacy => f.write_str("the device has no virtio interface that can be used"),
             Self::Structures(missing) => write!(f, "the device's virtio structures are not usable: {missing:?}"),
             Self::Pci(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),

@@ -80,7 +80,7 @@ impl VirtioBlk {
     ) -> Result<Self, ProbeError> {
         let bits = setup_with(&mut *transport, WANTED, defects)?;
         let features = BlkFeatures::from_bits_retain(bits);
-        let place = transport.place();
+        let (place, legacy) = (transport.place(), transport.is_legacy());
         let mut shape = config::read_shape(&*transport, features)?;
         let queues = RequestQueues::plan(&mut *transport, bits, 0, shape.queues, &mut shape.info.limits);
         (shape.info.queues, shape.info.depth) = (queues.count, queues.depth);
@@ -95,7 +95,7 @@ impl VirtioBlk {
             serial,
             model: String::new(),
             interrupts: running.interrupts.clone(),
-            transport: feature_names(bits),
+            transport: feature_names(legacy, bits),
         };
         Ok(Self { running, identity, route: route(0, queues.count) })
     }

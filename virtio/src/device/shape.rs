@@ -79,8 +79,8 @@ pub(crate) fn route(special: u16, queues: u16) -> [u16; MAX_CPUS] {
     route
 }
 
-/// The negotiated transport features, for people.
-pub(crate) fn feature_names(bits: u64) -> String {
+/// The negotiated transport features, for people; and whether it is the legacy interface that they are of.
+pub(crate) fn feature_names(legacy: bool, bits: u64) -> String {
     let features = Features::from_bits_retain(bits);
     let known = [
         (Features::EVENT_IDX, "event-idx"),
@@ -89,6 +89,6 @@ pub(crate) fn feature_names(bits: u64) -> String {
         (Features::RING_PACKED, "packed"),
         (Features::RING_RESET, "ring-reset"),
     ];
-    let names: Vec<_> = known.iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| *name).collect();
-    names.join(" ")
+    let agreed = known.iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| *name);
+    legacy.then_some("legacy").into_iter().chain(agreed).collect::<Vec<_>>().join(" ")
 }

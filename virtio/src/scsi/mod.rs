@@ -74,14 +74,14 @@ impl VirtioScsi {
         let queues = RequestQueues::plan(&mut *transport, bits, special, shape.queues, &mut shape.info.limits);
         (shape.info.queues, shape.info.depth) = (queues.count, queues.depth);
         let plan = Plan { features: bits, queues: special + queues.count, special, max_size: queues.max_size, defects };
-        let controller = transport.place();
+        let (controller, legacy) = (transport.place(), transport.is_legacy());
         let running = start(cx, transport, plan, Scsi::new(shape.event_bytes))?;
         events::post_all(&running.device);
         let identity = HostIdentity {
             driver: "virtio-scsi",
             controller,
             interrupts: running.interrupts.clone(),
-            transport: feature_names(bits),
+            transport: feature_names(legacy, bits),
         };
         Ok(Self { running, identity, info: shape.info, route: route(special, queues.count) })
     }

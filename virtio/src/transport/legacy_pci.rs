@@ -105,8 +105,7 @@ impl Transport for LegacyPciTransport {
     }
 
     fn config_generation(&self) -> u32 {
-        // There was none: a value may be torn.
-        0
+        super::setup::generation_of_legacy(self)
     }
 
     fn config_len(&self) -> usize {

@@ -112,9 +112,8 @@ impl Transport for MmioTransport {
     }
 
     fn config_generation(&self) -> u32 {
-        // There was none: a value may be torn.
         if self.legacy {
-            return 0;
+            return super::setup::generation_of_legacy(self);
         }
         self.get(reg::CONFIG_GENERATION)
     }

@@ -123,6 +123,14 @@ pub fn read_config<T>(
     Err(ProbeError::ConfigUnstable)
 }
 
+/// What stands for the generation in the legacy interface, which has none (2.5.4): a sum over the configuration itself. A reader who finds
+/// it unchanged afterwards has read no change by halves.
+pub(super) fn generation_of_legacy(transport: &dyn Transport) -> u32 {
+    const BYTES: usize = 64;
+    let words = transport.config_len().min(BYTES) / 4;
+    (0..words).fold(0, |sum: u32, word| sum.rotate_left(5) ^ transport.config_u32(4 * word))
+}
+
 /// The largest queue size that is a power of two, within what a device says and the format allows; 0 for none.
 pub(super) fn floor_power_of_two(size: u32) -> u16 {
     if size == 0 { 0 } else { (1 << size.ilog2()).min(u32::from(crate::wire::ring::MAX_SIZE)) as u16 }

@@ -80,7 +80,7 @@ fn legacy_mmio() {
         machine.run(|task| {
             let (phys, len) = host.window();
             let Some(Found::Blk(driver)) = probe_mmio(task, phys, len, host.line()).unwrap() else { panic!() };
-            assert_eq!(driver.identity().transport, "event-idx indirect");
+            assert_eq!(driver.identity().transport, "legacy event-idx indirect");
             read_a_few(task, &driver);
             let sink = Sink::new();
             driver.submit(read(1, 1, 512, sink.to(1))).unwrap();
