@@ -2,7 +2,8 @@
 
 use alloc::sync::Arc;
 
-use undercroft_block::{BlockDevice, Error, Identity, Info, Rejected, Request, Tag, Watcher};
+use undercroft_block::scsi::Managed;
+use undercroft_block::{BlockDevice, Error, Identity, Info, Recovery, Rejected, Request, Reset, Tag, Watcher};
 use undercroft_hal::Instant;
 
 use crate::channel::Channel;
@@ -94,6 +95,22 @@ impl BlockDevice for AtaDisk {
 
     fn cancel(&self, tag: Tag) -> bool {
         self.channel.cancel(self.drive, tag)
+    }
+
+    fn reset(&self, _: Reset) -> bool {
+        self.channel.reset_and_end()
+    }
+
+    fn recover(&self, what: Recovery) -> Managed {
+        match what {
+            // What waits ends at once. What is out is looked at once more, as its interrupt may have been lost; a drive cannot be told to stop.
+            Recovery::Abort(tag) if self.channel.abort(self.drive, tag) => Managed::Asked,
+            Recovery::Abort(_) => Managed::NoCommand,
+            // Only both drives of a cable can be reset.
+            Recovery::ResetUnit => Managed::Unsupported,
+            Recovery::ResetBus(_) | Recovery::ResetController if self.channel.reset_and_end() => Managed::Asked,
+            Recovery::ResetBus(_) | Recovery::ResetController => Managed::Refused,
+        }
     }
 
     fn watch(&self, watcher: Arc<dyn Watcher>) {

@@ -169,6 +169,22 @@ impl Engine {
                 channel.tell(cx, drive, Event::Removed);
             }
         }
+        if !matches!(self.phase, Phase::Resetting(_)) {
+            self.take_again(channel, cx);
+        }
         Step::On
+    }
+
+    /// Everything that a reset was to end has ended: requests are taken again, and those who were refused meanwhile are told.
+    fn take_again(&self, channel: &Channel, cx: &BottomHalf) {
+        let mut state = channel.state.lock();
+        if !core::mem::take(&mut state.ending) {
+            return;
+        }
+        let starved = state.lanes.each_mut().map(|lane| core::mem::take(&mut lane.starved));
+        drop(state);
+        for (drive, _) in starved.into_iter().enumerate().filter(|(_, starved)| *starved) {
+            channel.tell(cx, drive, Event::Room);
+        }
     }
 }

@@ -130,13 +130,18 @@ impl Engine {
         if self.sweep(channel, cx) {
             return Step::On;
         }
-        let (wanted, now, lives) = {
+        let (wanted, ending, doubted, now, lives) = {
             let mut state = channel.state.lock();
             let lives = [state.lanes[0].life, state.lanes[1].life];
-            (core::mem::take(&mut state.reset), state.now.take(), lives)
+            let (wanted, doubted) = (core::mem::take(&mut state.reset), core::mem::take(&mut state.doubted));
+            (wanted, state.ending, doubted, state.now.take(), lives)
         };
         if wanted && !matches!(self.phase, Phase::Resetting(_)) {
-            return self.cut_off(channel, cx, Error::Reset, true);
+            return self.cut_off(channel, cx, Error::Reset, !ending);
+        }
+        if ending && let Some(drive) = self.fronts.iter().position(Option::is_some) {
+            // A reset is on its way, so none of them is out.
+            return self.finish(channel, cx, drive, Err(Error::Reset));
         }
         match &mut self.phase {
             Phase::Idle => self.next(channel, cx),
@@ -146,7 +151,7 @@ impl Engine {
                 if matches!(lives[drive], Life::Gone(_)) {
                     return self.cut_off(channel, cx, Error::Removed, true);
                 }
-                let verdict = self.look(channel, &mut running, now);
+                let verdict = self.look(channel, &mut running, now, doubted);
                 self.phase = Phase::Running(running);
                 self.judge(channel, cx, drive, verdict)
             }
@@ -170,7 +175,8 @@ impl Engine {
     fn sweep(&mut self, channel: &Channel, cx: &BottomHalf) -> bool {
         let mut state = channel.state.lock();
         let gone = state.lanes.iter().any(|lane| matches!(lane.life, Life::Gone(_)));
-        if !state.sweep && !gone {
+        let ending = state.ending;
+        if !state.sweep && !gone && !ending {
             return false;
         }
         let now = state.now;
@@ -178,6 +184,7 @@ impl Engine {
             let life = lane.life;
             let over = |flight: &InFlight| match (life, flight.request().deadline, now) {
                 (Life::Gone(error), ..) => Some(error),
+                _ if ending => Some(Error::NotStarted),
                 (_, Some(deadline), Some(now)) if deadline <= now => Some(Error::TimedOut),
                 _ => None,
             };

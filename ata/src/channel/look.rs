@@ -47,14 +47,20 @@ pub(super) fn decode(error: ErrorBits, op: Option<Op>) -> Verdict {
 }
 
 impl Engine {
-    /// Looks at the command that is out, if there is a reason to: an interrupt, the time, or a drive that will not interrupt.
-    pub(super) fn look(&mut self, channel: &Channel, running: &mut Running, now: Option<Instant>) -> Verdict {
+    /// Looks at the command that is out, if there is a reason to: an interrupt, the time, a drive that will not interrupt, or somebody's doubt.
+    pub(super) fn look(
+        &mut self,
+        channel: &Channel,
+        running: &mut Running,
+        now: Option<Instant>,
+        doubted: bool,
+    ) -> Verdict {
         let called = channel.signals.take();
         let late = now.is_some_and(|now| now >= running.due);
-        // A drive does not interrupt for the first block that it takes.
-        let silent = running.plan.kind == Kind::PioOut && running.moved == 0;
+        // A drive does not interrupt for the first block that it takes. The engine's own command has nobody with a deadline.
+        let silent = running.own || running.plan.kind == Kind::PioOut && running.moved == 0;
         let polled_late = silent && Instant::now() >= running.due;
-        if !called && !late && !silent {
+        if !called && !late && !silent && !doubted {
             return Verdict::Wait;
         }
         let verdict = match running.plan.kind {
@@ -72,7 +78,7 @@ impl Engine {
             Verdict::Wait if silent => Verdict::Poll,
             Verdict::Wait | Verdict::Vanished => verdict,
             over => {
-                if late && !called {
+                if (late || doubted) && !called {
                     count(&channel.tally.lost);
                 }
                 over

@@ -108,6 +108,10 @@ struct State {
     now: Option<Instant>,
     /// A reset is asked for.
     reset: bool,
+    /// By that reset everything in flight ends, and until it has, nothing is taken.
+    ending: bool,
+    /// The command that is out is to be looked at once more: its interrupt may have been lost.
+    doubted: bool,
     /// A drive was removed, and something of it is left.
     kept: Option<Arc<Channel>>,
 }
@@ -151,6 +155,8 @@ impl Channel {
                         sweep: false,
                         now: None,
                         reset: false,
+                        ending: false,
+                        doubted: false,
                         kept: None,
                     },
                 ),
@@ -208,9 +214,14 @@ impl Channel {
             return refuse(request, Refusal::Invalid(error));
         }
         let mut state = self.state.lock();
+        let ending = state.ending;
         let lane = &mut state.lanes[drive];
         if let Life::Gone(error) = lane.life {
             return refuse(request, Refusal::Gone(error));
+        }
+        if ending {
+            lane.starved = true;
+            return refuse(request, Refusal::Full);
         }
         lane.push(request.accept()).map_err(|flight| {
             lane.starved = true;
@@ -235,6 +246,15 @@ impl Channel {
         known
     }
 
+    /// Asks that an overdue request end: as [`Channel::cancel`], and if it is the one that is out, it is looked at once more. Any context.
+    pub(crate) fn abort(&self, drive: usize, tag: Tag) -> bool {
+        {
+            let mut state = self.state.lock();
+            state.doubted |= state.lanes[drive].front == Some(tag);
+        }
+        self.cancel(drive, tag)
+    }
+
     /// Tells the channel what time it is. What has passed its deadline is dealt with by the bottom half. Returns when to call next, at the
     /// latest. Any context.
     pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
@@ -257,6 +277,18 @@ impl Channel {
     pub(crate) fn reset(&self) {
         self.state.lock().reset = true;
         self.work.schedule();
+    }
+
+    /// Resets both drives and ends everything in flight, of either. Whether it will. Any context.
+    pub(crate) fn reset_and_end(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.lanes.iter().all(|lane| lane.life != Life::Running) {
+            return false;
+        }
+        (state.reset, state.ending) = (true, true);
+        drop(state);
+        self.work.schedule();
+        true
     }
 
     /// Ends a drive: what is in flight finishes with `error` from the bottom half. Bottom half or task context.

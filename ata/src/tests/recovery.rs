@@ -1,6 +1,7 @@
 //! What goes wrong on the way, and how the driver comes back: lost interrupts, busy drives, resets, removal.
 
-use undercroft_block::Refusal;
+use undercroft_block::scsi::Managed;
+use undercroft_block::{Recovery, Refusal};
 
 use super::*;
 
@@ -382,6 +383,69 @@ fn faults_at_random() {
                 );
             }
             assert!(done.iter().any(|done| done.result.is_ok()));
+        });
+    }
+}
+
+/// A reset as the block layer asks for it: everything in flight on the cable ends, of both drives, once; then requests are taken again.
+#[test]
+fn a_reset_that_ends_everything() {
+    for schedule in SCHEDULES {
+        let rig = Rig::three(Config { schedule, ..Config::default() });
+        let rig = rig.faults(FaultScript::none().at(5, Fault::StuckBusy));
+        rig.run(|task, found| {
+            let sink = Sink::new();
+            found.disks[0].watch(sink.clone());
+            for n in 0..20u64 {
+                found.disks[n as usize % 2].submit(read(n, 1, sink.to(n))).unwrap();
+            }
+            found.disks[0].commit();
+            settle(task, 500);
+            let before = sink.count();
+            assert_eq!(found.disks[0].recover(Recovery::ResetUnit), Managed::Unsupported);
+            assert_eq!(found.disks[0].recover(Recovery::ResetBus(None)), Managed::Asked);
+            let refused = found.disks[0].submit(read(0, 1, sink.to(99))).err();
+            let mut done = sink.wait(task, 20);
+            done.sort_by_key(|done| done.cookie);
+            assert!(done.iter().map(|done| done.cookie).eq(0..20), "each once");
+            let ended = [Err(Error::Reset), Err(Error::NotStarted)];
+            assert_eq!(done.iter().filter(|done| ended.contains(&done.result)).count(), 20 - before);
+            assert!(done.iter().filter(|done| done.result == Err(Error::Reset)).count() <= 2);
+            if let Some(refused) = refused {
+                assert_eq!(refused.why, Refusal::Full);
+                task.wait_until(|| sink.events.lock().unwrap().contains(&Event::Room));
+                go(&found.disks[0], refused.request).unwrap();
+            } else {
+                // The whole reset was over before the caller went on.
+                found.disks[0].commit();
+            }
+            assert_eq!(sink.one(task).result, Ok(()));
+            settle(task, 100_000);
+            for place in 0..2 {
+                go(&found.disks[place], read(7, 1, sink.to(0))).unwrap();
+                assert_eq!(bytes(&sink.one(task).request), pattern(place, 7, 1));
+            }
+        });
+    }
+}
+
+/// The mildest rung: what waits is cancelled; what is out and was done without its interrupt arriving is found to be done.
+#[test]
+fn an_abort_looks_once_more() {
+    for settings in [Settings::default(), pio()] {
+        let rig = Rig::settings(settings).faults(FaultScript::none().at(0, Fault::InterruptLost));
+        rig.disk(GOOD, |task, disk| {
+            let sink = Sink::new();
+            let out = disk.submit(write(9, &fill(1, 1), sink.to(0))).unwrap();
+            let waits = go(&disk, read(1, 1, sink.to(1))).unwrap();
+            settle(task, 200);
+            assert_eq!(sink.count(), 0);
+            assert_eq!(disk.recover(Recovery::Abort(waits)), Managed::Asked);
+            assert_eq!(sink.one(task).result, Err(Error::Cancelled));
+            assert_eq!(disk.recover(Recovery::Abort(out)), Managed::Asked);
+            assert_eq!(sink.one(task).result, Ok(()));
+            assert_eq!(disk.recover(Recovery::Abort(out)), Managed::NoCommand);
+            assert_eq!((disk.counters().lost_interrupts, disk.counters().resets), (1, 0));
         });
     }
 }
