@@ -21,6 +21,7 @@
 extern crate alloc;
 
 pub mod adapter;
+mod bounce;
 mod data;
 mod device;
 mod error;
@@ -38,6 +39,7 @@ mod testing;
 #[global_allocator]
 static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
 
+pub use bounce::Bounce;
 pub use data::{Data, Piece, Window};
 pub use device::{BlockDevice, Event, Recovery, Refusal, Rejected, Reset, Watcher};
 pub use error::{Error, Fault};

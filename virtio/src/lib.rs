@@ -32,4 +32,4 @@ pub mod wire;
 static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
 
 pub use error::ProbeError;
-pub use probe::{Found, probe_mmio, probe_pci};
+pub use probe::{Found, probe_mmio, probe_mmio_within, probe_pci, probe_pci_within};

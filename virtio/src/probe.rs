@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use undercroft_hal::Task;
+use undercroft_hal::dma::DmaConstraints;
 use undercroft_hal::irq::IrqLine;
 use undercroft_hal::pci::Function;
 
@@ -25,10 +26,10 @@ pub enum Found {
     Other(DeviceId),
 }
 
-fn drive(cx: &Task, transport: Box<dyn Transport>) -> Result<Found, ProbeError> {
+fn drive(cx: &Task, transport: Box<dyn Transport>, reach: DmaConstraints) -> Result<Found, ProbeError> {
     match transport.device() {
-        DeviceId::BLOCK => Ok(Found::Blk(Arc::new(VirtioBlk::new(cx, transport)?))),
-        DeviceId::SCSI_HOST => Ok(Found::Scsi(Arc::new(VirtioScsi::new(cx, transport)?))),
+        DeviceId::BLOCK => Ok(Found::Blk(Arc::new(VirtioBlk::new(cx, transport, reach)?))),
+        DeviceId::SCSI_HOST => Ok(Found::Scsi(Arc::new(VirtioScsi::new(cx, transport, reach)?))),
         other => Ok(Found::Other(other)),
     }
 }
@@ -42,13 +43,24 @@ const fn is_ours(device: DeviceId) -> bool {
 /// # Errors
 /// [`ProbeError`]; the device is left reset.
 pub fn probe_pci(cx: &Task, function: Function) -> Result<Option<Found>, ProbeError> {
+    probe_pci_within(cx, function, DmaConstraints::ANY)
+}
+
+/// [`probe_pci`] for a device that reaches the memory within `reach` only: its rings lie there, and so must the data of its requests, which
+/// [`undercroft_block::Bounce`] sees to.
+///
+/// # Errors
+/// As [`probe_pci`].
+pub fn probe_pci_within(cx: &Task, function: Function, reach: DmaConstraints) -> Result<Option<Found>, ProbeError> {
     match PciTransport::identify(&function) {
         None => Ok(None),
         Some(device) if !is_ours(device) => Ok(Some(Found::Other(device))),
         Some(device) => match PciTransport::new(cx, function, device) {
-            Ok(transport) => drive(cx, Box::new(transport)).map(Some),
+            Ok(transport) => drive(cx, Box::new(transport), reach).map(Some),
             // No structure of the modern interface at all.
-            Err(ProbeError::Legacy) => drive(cx, Box::new(LegacyPciTransport::new(cx, function, device)?)).map(Some),
+            Err(ProbeError::Legacy) => {
+                drive(cx, Box::new(LegacyPciTransport::new(cx, function, device)?), reach).map(Some)
+            }
             Err(error) => Err(error),
         },
     }
@@ -59,9 +71,23 @@ pub fn probe_pci(cx: &Task, function: Function) -> Result<Option<Found>, ProbeEr
 /// # Errors
 /// [`ProbeError`]; the device is left reset.
 pub fn probe_mmio(cx: &Task, phys: u64, len: usize, line: IrqLine) -> Result<Option<Found>, ProbeError> {
+    probe_mmio_within(cx, phys, len, line, DmaConstraints::ANY)
+}
+
+/// [`probe_mmio`] for a device that reaches the memory within `reach` only, see [`probe_pci_within`].
+///
+/// # Errors
+/// As [`probe_mmio`].
+pub fn probe_mmio_within(
+    cx: &Task,
+    phys: u64,
+    len: usize,
+    line: IrqLine,
+    reach: DmaConstraints,
+) -> Result<Option<Found>, ProbeError> {
     match MmioTransport::new(cx, phys, len, line)? {
         None => Ok(None),
         Some(transport) if !is_ours(transport.device()) => Ok(Some(Found::Other(transport.device()))),
-        Some(transport) => drive(cx, Box::new(transport)).map(Some),
+        Some(transport) => drive(cx, Box::new(transport), reach).map(Some),
     }
 }

@@ -67,10 +67,19 @@ impl Ram {
     /// # Errors
     /// [`DmaError::NoMemory`].
     pub fn alloc(&self, layout: DmaLayout) -> Result<DmaBlock, DmaError> {
+        self.alloc_from(layout, self.base)
+    }
+
+    /// Allocates as [`Ram::alloc`] does, nothing below the address `first`.
+    ///
+    /// # Errors
+    /// [`DmaError::NoMemory`].
+    pub fn alloc_from(&self, layout: DmaLayout, first: u64) -> Result<DmaBlock, DmaError> {
         let mut live = self.live();
         let DmaLayout { len, constraints } = layout;
         let align = constraints.align.max(16) as u64;
-        let mut at = 0usize;
+        let skip = first.saturating_sub(self.base).min(self.len as u64) as usize;
+        let mut at = skip;
         let mut holes = live.iter().map(|(&start, &len)| (start, start + len)).collect::<Vec<_>>();
         holes.push((self.len, self.len));
         for (start, end) in holes {
@@ -90,7 +99,7 @@ impl Ram {
                 unsafe { virt.write_bytes(0, len) };
                 return Ok(DmaBlock { virt, addr: phys, len, layout });
             }
-            at = end;
+            at = end.max(skip);
         }
         Err(DmaError::NoMemory)
     }

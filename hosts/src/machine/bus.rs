@@ -30,6 +30,8 @@ pub struct Bus<'a> {
     pub(super) budget: usize,
     pub(super) source: usize,
     pub(super) line: IrqLine,
+    /// The highest address that the device reaches.
+    pub(super) reach: u64,
 }
 
 impl fmt::Debug for Bus<'_> {
@@ -39,11 +41,17 @@ impl fmt::Debug for Bus<'_> {
 }
 
 impl Bus<'_> {
+    fn check(&self, addr: u64, len: usize) -> Result<(), BadAccess> {
+        let within = addr.checked_add(len as u64).is_some_and(|end| len == 0 || end - 1 <= self.reach);
+        if within { Ok(()) } else { Err(BadAccess { addr, len }) }
+    }
+
     /// Reads guest memory.
     ///
     /// # Errors
     /// [`BadAccess`].
     pub fn read(&self, addr: u64, into: &mut [u8]) -> Result<(), BadAccess> {
+        self.check(addr, into.len())?;
         self.ram.read(addr, into)
     }
 
@@ -52,6 +60,7 @@ impl Bus<'_> {
     /// # Errors
     /// [`BadAccess`], with nothing written.
     pub fn write(&self, addr: u64, bytes: &[u8]) -> Result<(), BadAccess> {
+        self.check(addr, bytes.len())?;
         self.ram.write(addr, bytes)
     }
 
@@ -70,6 +79,7 @@ impl Bus<'_> {
     /// # Errors
     /// [`BadAccess`].
     pub fn read_u16(&self, addr: u64) -> Result<u16, BadAccess> {
+        self.check(addr, 2)?;
         self.ram.read_u16(addr)
     }
 
@@ -78,6 +88,7 @@ impl Bus<'_> {
     /// # Errors
     /// [`BadAccess`].
     pub fn write_u16(&self, addr: u64, value: u16) -> Result<(), BadAccess> {
+        self.check(addr, 2)?;
         self.ram.write_u16(addr, value)
     }
 

@@ -55,6 +55,7 @@ impl Machine {
             budget,
             source: index,
             line,
+            reach: self.reach.get(),
         };
         let mut device = device.borrow_mut();
         Some(f(&mut *device, &bus))

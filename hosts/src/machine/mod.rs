@@ -89,6 +89,8 @@ pub struct Machine {
     spins: Cell<u32>,
     storm: Cell<u32>,
     dma_until_failure: Cell<Option<u64>>,
+    /// The highest address that devices reach.
+    reach: Cell<u64>,
     accesses: Cell<u64>,
 }
 
@@ -167,6 +169,7 @@ impl Machine {
             spins: Cell::new(0),
             storm: Cell::new(0),
             dma_until_failure: Cell::new(None),
+            reach: Cell::new(u64::MAX),
             accesses: Cell::new(0),
         })
     }
@@ -257,6 +260,12 @@ impl Machine {
     /// Lets time pass: `nanos` nanoseconds. Devices work and interrupts arrive at the guest's next call.
     pub fn advance(&self, nanos: u64) {
         self.now.set(self.now.get().saturating_add(nanos));
+    }
+
+    /// From now on devices reach addresses up to `last` only, as behind an IOMMU, or on a machine that shows them one area: any other is
+    /// an error of theirs. Memory beyond is what the guest gets first, unless it asks for less.
+    pub fn limit_devices(&self, last: u64) {
+        self.reach.set(last);
     }
 
     /// Lets `more` DMA allocations succeed and the one after them fail; those after that succeed again.

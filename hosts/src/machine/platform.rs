@@ -97,7 +97,10 @@ impl hosted::Machine for Machine {
             }
             left => self.dma_until_failure.set(left.map(|left| left - 1)),
         }
-        self.ram.alloc(layout)
+        match self.reach.get() {
+            u64::MAX => self.ram.alloc(layout),
+            last => self.ram.alloc_from(layout, last + 1).or_else(|_| self.ram.alloc(layout)),
+        }
     }
 
     fn dma_free(&self, block: DmaBlock) {

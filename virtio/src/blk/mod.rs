@@ -21,6 +21,7 @@ use alloc::sync::Arc;
 
 use undercroft_block::{BlockDevice, Identity, Info, Rejected, Request, Reset, Tag, Watcher};
 use undercroft_hal::cpu::{self, MAX_CPUS};
+use undercroft_hal::dma::DmaConstraints;
 use undercroft_hal::{Duration, Instant, Task};
 
 use crate::ProbeError;
@@ -65,28 +66,30 @@ impl core::fmt::Debug for VirtioBlk {
 }
 
 impl VirtioBlk {
-    /// Takes a block device into use.
+    /// Takes a block device into use, of which `reach` says what memory it reaches.
     ///
     /// # Errors
     /// [`ProbeError`]; the device is left reset.
-    pub fn new(cx: &Task, transport: Box<dyn Transport>) -> Result<Self, ProbeError> {
-        Self::with_defects(cx, transport, Defects::default())
+    pub fn new(cx: &Task, transport: Box<dyn Transport>, reach: DmaConstraints) -> Result<Self, ProbeError> {
+        Self::with_defects(cx, transport, reach, Defects::default())
     }
 
     pub(crate) fn with_defects(
         cx: &Task,
         mut transport: Box<dyn Transport>,
+        reach: DmaConstraints,
         defects: Defects,
     ) -> Result<Self, ProbeError> {
         let bits = setup_with(&mut *transport, WANTED, defects)?;
         let features = BlkFeatures::from_bits_retain(bits);
         let (place, legacy) = (transport.place(), transport.is_legacy());
         let mut shape = config::read_shape(&*transport, features)?;
+        shape.info.limits.dma = reach;
         let queues = RequestQueues::plan(&mut *transport, bits, 0, shape.queues, &mut shape.info.limits);
         (shape.info.queues, shape.info.depth) = (queues.count, queues.depth);
         let shift = if defects.has(crate::defect::Defect::ScalesSectors) { 0 } else { shape.shift };
         let protocol = Blk::new(shape.info, features, shift);
-        let plan = Plan { features: bits, queues: queues.count, special: 0, max_size: queues.max_size, defects };
+        let plan = Plan { features: bits, queues: queues.count, special: 0, max_size: queues.max_size, reach, defects };
         let running = start(cx, transport, plan, protocol)?;
         let serial = identify(cx, &running)?;
         let identity = Identity {

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) special: u16,
     /// Descriptors of a queue at most.
     pub(crate) max_size: u16,
+    /// What the device reaches of memory.
+    pub(crate) reach: DmaConstraints,
     pub(crate) defects: Defects,
 }
 
@@ -120,15 +122,15 @@ fn prepare<P: Protocol>(
         legacy: transport.is_legacy(),
     };
     // A legacy device is told a page's number in 32 bits.
-    let reach = DmaConstraints { max_addr: (1 << 44) - 1, ..DmaConstraints::ANY };
-    let mut ring =
-        Ring::new(shape, if shape.legacy { reach } else { DmaConstraints::ANY })?.ok_or(ProbeError::NoQueue(index))?;
+    let most = if shape.legacy { (1 << 44) - 1 } else { u64::MAX };
+    let reach = DmaConstraints { max_addr: plan.reach.max_addr.min(most), ..plan.reach };
+    let mut ring = Ring::new(shape, reach)?.ok_or(ProbeError::NoQueue(index))?;
     let addresses = ring.addresses();
     #[cfg(test)]
     ring.set_defects(plan.defects);
     // Interrupts are on from the start: the memory's zeroes say so with either feature.
     let _ = ring.enable_interrupts();
-    let frames = Frames::new(size, P::FRAME, DmaConstraints::ANY)?;
+    let frames = Frames::new(size, P::FRAME, plan.reach)?;
     let state = QueueState::new(ring, frames, Slots::new(index, size));
     Ok(Prepared { state, addresses, size, doorbell: transport.doorbell(index)? })
 }

@@ -22,6 +22,7 @@ use undercroft_block::Tag;
 use undercroft_block::scsi::{Command, Host, HostIdentity, HostInfo, HostWatcher, Managed, Management, Refused};
 use undercroft_hal::Task;
 use undercroft_hal::cpu::{self, MAX_CPUS};
+use undercroft_hal::dma::DmaConstraints;
 
 use crate::ProbeError;
 use crate::defect::Defects;
@@ -54,26 +55,29 @@ impl core::fmt::Debug for VirtioScsi {
 }
 
 impl VirtioScsi {
-    /// Takes a SCSI host into use.
+    /// Takes a SCSI host into use, of which `reach` says what memory it reaches.
     ///
     /// # Errors
     /// [`ProbeError`]; the device is left reset.
-    pub fn new(cx: &Task, transport: Box<dyn Transport>) -> Result<Self, ProbeError> {
-        Self::with_defects(cx, transport, Defects::default())
+    pub fn new(cx: &Task, transport: Box<dyn Transport>, reach: DmaConstraints) -> Result<Self, ProbeError> {
+        Self::with_defects(cx, transport, reach, Defects::default())
     }
 
     pub(crate) fn with_defects(
         cx: &Task,
         mut transport: Box<dyn Transport>,
+        reach: DmaConstraints,
         defects: Defects,
     ) -> Result<Self, ProbeError> {
         let bits = setup_with(&mut *transport, WANTED, defects)?;
         config::fix_sizes(&mut *transport)?;
         let mut shape = config::read_shape(&*transport)?;
+        shape.info.limits.dma = reach;
         let special = queue::REQUEST;
         let queues = RequestQueues::plan(&mut *transport, bits, special, shape.queues, &mut shape.info.limits);
         (shape.info.queues, shape.info.depth) = (queues.count, queues.depth);
-        let plan = Plan { features: bits, queues: special + queues.count, special, max_size: queues.max_size, defects };
+        let plan =
+            Plan { features: bits, queues: special + queues.count, special, max_size: queues.max_size, reach, defects };
         let (controller, legacy) = (transport.place(), transport.is_legacy());
         let running = start(cx, transport, plan, Scsi::new(shape.event_bytes))?;
         events::post_all(&running.device);

@@ -1,6 +1,7 @@
 //! The driver against the model of another hand. Each test runs the true driver, interrupts and bottom halves included.
 
 mod basics;
+mod bounce;
 mod cache;
 mod contexts;
 mod hazards;
@@ -15,6 +16,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use undercroft_block::{BlockDevice, Completion, Data, Error, Event, Op, Piece, Rejected, Request, Tag};
+use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 use undercroft_hal::{Task, pci};
 use undercroft_hosts::virtio::{Blk as Model, BlkLimits, Fault, FaultScript, Virtio, VirtioPci};
 use undercroft_hosts::{Config, Disk, Handle, Machine, Schedule};
@@ -35,6 +37,7 @@ pub(super) struct Rig {
     pub(super) machine: Rc<Machine>,
     pub(super) host: Handle<VirtioPci<Model>>,
     pub(super) disk: Disk,
+    pub(super) reach: DmaConstraints,
 }
 
 impl Rig {
@@ -46,7 +49,7 @@ impl Rig {
         let machine = Machine::new(config);
         let disk = Disk::patterned(1 << 16, SEED);
         let host = machine.add_virtio_pci(Model::with_limits(disk.clone(), limits));
-        Self { machine, host, disk }
+        Self { machine, host, disk, reach: DmaConstraints::ANY }
     }
 
     pub(super) fn schedule(schedule: Schedule) -> Self {
@@ -62,7 +65,7 @@ impl Rig {
     pub(super) fn probe(&self, task: &Task, defects: Defects) -> Result<VirtioBlk, ProbeError> {
         let function = pci::devices(task).into_iter().find(|f| f.address == self.host.address()).expect("is there");
         let transport = PciTransport::new(task, function, DeviceId::BLOCK)?;
-        VirtioBlk::with_defects(task, Box::new(transport), defects)
+        VirtioBlk::with_defects(task, Box::new(transport), self.reach, defects)
     }
 
     /// Runs `f` with a driver, and checks afterwards that nothing is left and that the driver kept to the specification.

@@ -61,7 +61,12 @@ impl Rig {
 
     fn probe(&self, task: &Task, defects: Defects) -> Result<VirtioScsi, ProbeError> {
         let function = pci::devices(task).into_iter().find(|f| f.address == self.host.address()).expect("is there");
-        VirtioScsi::with_defects(task, Box::new(PciTransport::new(task, function, DeviceId::SCSI_HOST)?), defects)
+        VirtioScsi::with_defects(
+            task,
+            Box::new(PciTransport::new(task, function, DeviceId::SCSI_HOST)?),
+            undercroft_hal::dma::DmaConstraints::ANY,
+            defects,
+        )
     }
 
     /// Runs `f` with a driver, and checks afterwards that nothing is left and that the driver kept to the specification.
