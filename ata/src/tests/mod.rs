@@ -3,6 +3,7 @@
 mod basics;
 mod hazards;
 mod hostile;
+mod ladder;
 mod reach;
 mod recovery;
 mod shapes;
