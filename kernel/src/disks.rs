@@ -10,6 +10,7 @@ use undercroft_block::{BlockDevice, Features, Identity};
 use undercroft_hal::irq::IrqLine;
 use undercroft_hal::virtio_hal::VirtioHal;
 use undercroft_hal::{Task, pci};
+use undercroft_virtio::blk::VirtioBlk;
 use undercroft_virtio::wire::DeviceId;
 use undercroft_virtio::{Found, probe_mmio, probe_pci};
 
@@ -23,6 +24,8 @@ pub struct Disk {
     pub name: String,
     /// The device.
     pub device: Arc<dyn BlockDevice>,
+    /// The device again, if it is of the kind whose write cache can be switched.
+    pub cache: Option<Arc<VirtioBlk>>,
 }
 
 /// A window of virtio-mmio registers that the machine told of.
@@ -114,7 +117,11 @@ impl Finder<'_> {
             // It has answered its first command.
             Found::Blk(disk) => {
                 (self.first)();
+                let cache = Some(Arc::clone(&disk));
                 self.disk(disk);
+                if let Some(last) = self.disks.last_mut() {
+                    last.cache = cache;
+                }
             }
             Found::Scsi(host) => self.host(host),
             _ => {}
@@ -139,7 +146,7 @@ impl Finder<'_> {
     fn disk(&mut self, device: Arc<dyn BlockDevice>) {
         let driver = device.identity().driver;
         let number = self.disks.iter().filter(|disk| disk.device.identity().driver == driver).count();
-        self.disks.push(Disk { name: format!("{driver}{number}"), device });
+        self.disks.push(Disk { name: format!("{driver}{number}"), device, cache: None });
     }
 }
 

@@ -1,4 +1,4 @@
-//! virtio 1.2 for storage: transports, the split virtqueue, virtio-blk and virtio-scsi.
+//! virtio 1.2 for storage: transports, split and packed virtqueues, virtio-blk and virtio-scsi.
 //!
 //! # Layers
 //! [`wire`] holds the numbers and layouts of the specification; [`queue`] the ring, which knows no device and no bus; [`transport`] the two

@@ -25,13 +25,13 @@ pub(super) fn list<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<()
 }
 
 /// The blocks that the next words name, which are on the disk.
-fn range<'w>(disk: &Disk, lba: u64, blocks: u64) -> Result<(u64, u64), Bad<'w>> {
+pub(super) fn range<'w>(disk: &Disk, lba: u64, blocks: u64) -> Result<(u64, u64), Bad<'w>> {
     let on_disk = blocks > 0 && lba.checked_add(blocks).is_some_and(|end| end <= disk.device.info().capacity);
     if on_disk { Ok((lba, blocks)) } else { Err(Bad::OutOfRange(lba, blocks)) }
 }
 
 /// A range in bytes.
-fn bytes(disk: &Disk, (lba, blocks): (u64, u64)) -> (u64, u64) {
+pub(super) fn bytes(disk: &Disk, (lba, blocks): (u64, u64)) -> (u64, u64) {
     let size = u64::from(disk.device.info().block_size);
     // Within the capacity, whose bytes fit.
     (lba.saturating_mul(size), blocks.saturating_mul(size))
@@ -88,7 +88,7 @@ pub(super) fn write<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(
 }
 
 /// The bytes of a disk that may be overwritten.
-fn allowed(session: &Session<'_>, disk: &Disk) -> Option<(u64, u64)> {
+pub(super) fn allowed(session: &Session<'_>, disk: &Disk) -> Option<(u64, u64)> {
     let serial = &disk.device.identity().serial;
     session.options.disks.iter().find(|rule| rule.serial == *serial)?.writable
 }

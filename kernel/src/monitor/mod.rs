@@ -4,6 +4,7 @@
 //! that names the word, and the prompt comes back.
 
 mod callouts;
+mod device;
 mod disk;
 mod editor;
 mod status;
@@ -78,6 +79,25 @@ const COMMANDS: &[Command] = &[
         takes: "DISK [LBA BLOCKS [SEED]]",
         what: "compare blocks with the pattern, or show the SHA-256 of the whole disk",
         run: disk::verify,
+    },
+    Command {
+        name: "discard",
+        takes: "DISK LBA BLOCKS",
+        what: "say that blocks are not needed; only where it is allowed",
+        run: device::discard,
+    },
+    Command {
+        name: "zero",
+        takes: "DISK LBA BLOCKS",
+        what: "write zeroes without data; only where it is allowed",
+        run: device::zero,
+    },
+    Command { name: "cache", takes: "DISK on|off", what: "switch the disk's write cache", run: device::cache },
+    Command {
+        name: "reset",
+        takes: "DISK [queue|unit|controller]",
+        what: "reset with reads in flight, and read on",
+        run: device::reset,
     },
     Command { name: "speed", takes: "DISK", what: "measure; writes only where it is allowed", run: disk::speed },
     Command {

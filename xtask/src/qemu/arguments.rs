@@ -123,9 +123,9 @@ fn blockdev(disk: &Disk, index: usize) -> Result<String> {
                 .with_context(|| format!("disk {}: QEMU needs a path that is valid UTF-8", path.display()))?;
             let host_device = path.metadata().is_ok_and(|m| !m.is_file());
             json!({
-                "driver": "raw", "node-name": node, "read-only": disk.writable.is_none(),
+                "driver": "raw", "node-name": node, "read-only": disk.writable.is_none(), "discard": "unmap",
                 "file": {
-                    "driver": if host_device { "host_device" } else { "file" }, "filename": name, "locking": "on",
+                    "discard": "unmap", "driver": if host_device { "host_device" } else { "file" }, "filename": name, "locking": "on",
                     "read-only": disk.writable.is_none(),
                 },
             })

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::guest::{self, Run};
 use super::tally::Tally;
-use super::{bad_input, guest::text, monitor};
+use super::{bad_input, guest::text, monitor, virtio};
 use crate::cli::Machine;
 use crate::disk::prepare::recipes;
 use crate::host::{install, workspace};
@@ -125,6 +125,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
         boot(case, &kernel, tally)?;
     }
     monitor::checks(&kernel, tally)?;
+    virtio::checks(&kernel, tally)?;
     bad_input::checks(&kernel, tally)
 }
 

@@ -13,6 +13,7 @@ pub mod platform;
 pub mod source;
 pub mod tally;
 pub mod unsafe_count;
+pub mod virtio;
 
 use anyhow::{Result, bail};
 
