@@ -256,3 +256,104 @@ fn callouts_go_to_other_cpus_and_run_there() {
         });
     });
 }
+
+#[test]
+fn starts_with_conditions() {
+    on_one_cpu(|_, _| {
+        let callout: Callout = Callout::new(0, |_, _| ());
+        let at = |ms: u32| Instant::from_nanos(START) + MS * ms;
+        assert_eq!(callout.start_if_armed(at(5)), Ok(None));
+        assert_eq!(callout.start_if_sooner(at(5)), Ok(Some(Started::Armed)));
+        assert_eq!(callout.start_if_sooner(at(5)), Ok(None));
+        assert_eq!(callout.start_if_sooner(at(4)), Ok(Some(Started::Replaced)));
+        assert_eq!(callout.start_if_armed(at(9)), Ok(Some(Started::Replaced)));
+        assert_eq!(callout.when(), Some(at(9)));
+    });
+}
+
+/// Two callouts with slack run in one interrupt; what is never to wake its CPU waits for that too.
+#[test]
+fn slack_and_deferrables_wait_for_company() {
+    on_one_cpu(|task, cpus| {
+        let (count, mut run) = counter();
+        let deferrable: Callout = Callout::new(0, move |_, _| run()).deferrable();
+        let _ = deferrable.start(MS);
+        assert_eq!(timers::next_event(0), None, "it does not set the alarm");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let slack = |delay: u32| {
+            let seen = Arc::clone(&seen);
+            let callout: Callout =
+                Callout::new(0, move |_: &BottomHalf, e: &Expiry| seen.lock().unwrap().push(e.now())).slack(MS * 4);
+            let _ = callout.start(Duration::from_micros(delay.into()));
+            callout
+        };
+        let (_a, _b, _c) = (slack(5_100), slack(5_700), slack(6_300));
+        let exact: Callout = Callout::new(0, |_, _| ());
+        let _ = exact.start_within(Instant::now() + MS * 20, Duration::ZERO);
+        let before = undercroft_hal::irq::taken(0).alarm;
+        task.wait_until(|| seen.lock().unwrap().len() == 3);
+        let times = seen.lock().unwrap().clone();
+        assert!(times.iter().all(|now| *now == times[0]), "together: {times:?}");
+        assert_eq!(undercroft_hal::irq::taken(0).alarm - before, 1);
+        pass(task, cpus, Duration::ZERO);
+        assert_eq!(count.load(SeqCst), 1, "with the others");
+    });
+}
+
+/// From another CPU, while the handler runs: every way to wait for its end.
+#[test]
+fn all_ways_to_wait_from_another_cpu() {
+    fn one(way: impl Fn(&Task, Callout<HardIrq>, &Arc<AtomicUsize>)) {
+        let cpus = Cpus::new(2);
+        let (at_work, go, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| cpus.run(1, |task| task.wait_until(|| over.load(SeqCst) > 0)));
+            cpus.run(0, |task| {
+                timers::start_service(task);
+                let (marks, goes) = (Arc::clone(&at_work), Arc::clone(&go));
+                let callout = Callout::<HardIrq>::new(1, move |_, _| {
+                    marks.store(1, SeqCst);
+                    while goes.load(SeqCst) == 0 {
+                        std::thread::yield_now();
+                    }
+                    marks.store(2, SeqCst);
+                });
+                let _ = callout.start(Duration::ZERO);
+                while at_work.load(SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+                assert!(callout.is_running());
+                let soon = Arc::clone(&go);
+                let releaser = std::thread::spawn(move || {
+                    std::thread::sleep(core::time::Duration::from_millis(2));
+                    soon.store(1, SeqCst);
+                });
+                way(task, callout, &at_work);
+                assert_eq!(at_work.load(SeqCst), 2, "the handler was over");
+                releaser.join().unwrap();
+                over.store(1, SeqCst);
+                undercroft_hal::cpu::kick(1);
+            });
+        });
+    }
+    one(|task, callout, _| assert_eq!(callout.drain(task), Ok(Stopped::InFlight)));
+    one(|task, callout, _| callout.close(task).unwrap());
+    one(|task, callout, _| assert_eq!(task.block_on(callout.drained()), Stopped::InFlight));
+    one(|task, callout, _| assert_eq!(task.block_on(callout.closed()), Stopped::InFlight));
+    one(|task, callout, _| {
+        let lock = SpinLock::new(Rank::DEVICE, 5);
+        let (answer, guard) = callout.drain_with(task, lock.lock(task));
+        assert_eq!((answer, *guard), (Ok(Stopped::InFlight), 5));
+    });
+    one(|task, callout, at_work| {
+        let done = Arc::new(AtomicUsize::new(0));
+        let (marks, seen) = (Arc::clone(&done), Arc::clone(at_work));
+        let drained = callout.close_async(Completion::new(move |_| marks.store(seen.load(SeqCst), SeqCst)));
+        assert!(matches!(drained, Drained::Later));
+        while done.load(SeqCst) == 0 {
+            undercroft_hal::cpu::relax();
+            task.run_pending();
+        }
+        assert_eq!(done.load(SeqCst), 2);
+    });
+}
