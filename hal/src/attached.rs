@@ -4,11 +4,15 @@
 //! UNSAFETY: an owning pointer that is set once.
 
 use alloc::boxed::Box;
-use core::any::Any;
+use core::any::{Any, TypeId};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-type Value = Box<dyn Any + Send + Sync>;
+/// The type is kept beside the value: asking the value itself is a call.
+struct Value {
+    id: TypeId,
+    value: Box<dyn Any + Send + Sync>,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -22,8 +26,12 @@ impl Attached {
     /// The value, if there is one of that type.
     #[inline]
     pub(crate) fn get<T: Any>(&self) -> Option<&T> {
-        // SAFETY: the pointer is null or to a box that `set` leaked and only `drop` frees; acquire shows it whole.
-        unsafe { self.0.load(Ordering::Acquire).as_ref() }?.downcast_ref()
+        // SAFETY: the pointer is null or to a box that `set` leaked and only `drop` frees; acquire shows it whole. The value is of the type
+        // with that id.
+        unsafe {
+            let Value { id, value } = self.0.load(Ordering::Acquire).as_ref()?;
+            (*id == TypeId::of::<T>()).then(|| &*(&raw const **value).cast::<T>())
+        }
     }
 
     /// Makes the value, unless there is one.
@@ -31,7 +39,7 @@ impl Attached {
         if !self.0.load(Ordering::Acquire).is_null() {
             return;
         }
-        let mine = Box::into_raw(Box::new(Box::new(make()) as Value));
+        let mine = Box::into_raw(Box::new(Value { id: TypeId::of::<T>(), value: Box::new(make()) }));
         if self.0.compare_exchange(ptr::null_mut(), mine, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // SAFETY: leaked above, and nobody else has seen it.
             drop(unsafe { Box::from_raw(mine) });

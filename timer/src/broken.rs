@@ -2,6 +2,8 @@
 //!
 //! In a program [`is`] is the constant `false`; only `cfg(test)` builds know the switch.
 
+use crate::shim::Ordering;
+
 /// A defect that a test can put back. Each is a historic one, by its id in `docs/callouts.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
@@ -75,6 +77,8 @@ pub(crate) enum Hazard {
     LeftOnList,
     /// W-11: who finds the callout's home changed goes on all the same.
     HomeUnchecked,
+    /// W-11: who finds a callout at home there does not see what its last wheel wrote.
+    HomeRelaxed,
     /// T-28, T-37: the executor has no reference of its own to the callout whose handler it runs.
     FreedByHandler,
 }
@@ -94,6 +98,12 @@ pub(crate) fn is(hazard: Hazard) -> bool {
         let _ = hazard;
         false
     }
+}
+
+/// `ordering`, or none of it if a test has put `hazard` back.
+#[inline(always)]
+pub(crate) fn ordering(hazard: Hazard, ordering: Ordering) -> Ordering {
+    if is(hazard) { Ordering::Relaxed } else { ordering }
 }
 
 /// Runs `f` with `hazard` put back on this thread: a model's threads are all on one.

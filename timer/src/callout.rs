@@ -48,11 +48,13 @@ pub(crate) fn after(delay: Duration) -> Instant {
 }
 
 /// Starts a callout by a reference to its node.
+#[inline]
 pub(crate) fn start(node: &Ref, request: Request) -> Result<Option<Started>, StartError> {
     service::with(|wheels| wheels.start(node, request)).unwrap_or(Err(StartError::NoSuchCpu))
 }
 
 /// The same, where there is no condition.
+#[inline]
 pub(crate) fn start_always(node: &Ref, request: Request) -> Result<Started, StartError> {
     start(node, request).map(|started| started.unwrap_or(Started::Armed))
 }
@@ -105,7 +107,7 @@ impl<L: Level> Callout<L> {
     /// # Errors
     /// As [`Callout::start`], and [`StartError::NoSuchCpu`].
     pub fn start_on(&self, cpu: usize, at: Instant) -> Result<Started, StartError> {
-        start_always(&self.node, Request { cpu: Some(cpu), ..Request::at(at.as_nanos()) })
+        start_always(&self.node, Request::on(cpu, at.as_nanos()))
     }
 
     /// As [`Callout::start_on`], on the calling CPU.
@@ -273,7 +275,7 @@ impl<'a> CalloutRef<'a> {
     /// # Errors
     /// As [`Callout::start_on`].
     pub fn start_on(self, cpu: usize, at: Instant) -> Result<Started, StartError> {
-        self.always(Request { cpu: Some(cpu), ..Request::at(at.as_nanos()) })
+        self.always(Request::on(cpu, at.as_nanos()))
     }
 
     /// As [`Callout::start_if_armed`].

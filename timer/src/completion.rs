@@ -6,7 +6,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::cell::Cell;
 use core::fmt;
 
 use undercroft_hal::BottomHalf;
@@ -47,9 +46,9 @@ impl Waiter {
 }
 
 /// Adds one to a list.
-pub(crate) fn push(list: &Cell<Waiters>, mut waiter: Box<Waiter>) {
+pub(crate) fn push(list: &mut Waiters, mut waiter: Box<Waiter>) {
     waiter.next = list.take();
-    list.set(Some(waiter));
+    *list = Some(waiter);
 }
 
 /// Takes one off a list.

@@ -11,7 +11,7 @@ use undercroft_hal::context::Kind;
 
 use crate::broken::{self, Hazard};
 use crate::level::LEVELS;
-use crate::node::{Flight, Key, Open, Ref};
+use crate::node::{Flight, Key, Open, Ref, Slack};
 use crate::state::{State, Tag};
 use crate::wheel::{Line, Links, Wheel};
 
@@ -59,18 +59,31 @@ impl Shelf {
     /// Puts an idle node, or one in transit, in its wheel, for the time that was asked for. Whether the next event became earlier.
     #[inline]
     pub(crate) fn arm(&mut self, node: &Ref) -> bool {
-        let Some(mut open) = node.open(&mut self.key) else { return false };
-        let tag = open.tag();
-        if open.is_linked() || !matches!(tag.state(), State::Idle | State::Transit) {
-            debug_assert!(false, "armed in state {:?}", tag.state());
-            return false;
-        }
-        open.set_tag(tag.with_state(State::Armed));
-        let (links, deadline) = (open.links(), open.deadline());
-        let deferrable = tag.has(Tag::DEFERRABLE);
+        let Some(open) = node.open(&mut self.key) else { return false };
+        let deferrable = open.tag().has(Tag::DEFERRABLE);
         let wheel = if deferrable { &mut self.deferrable } else { &mut self.wheel };
-        // SAFETY: it is in no wheel; while its state is Armed it has this home and is not freed, and its links are reached with our key.
-        unsafe { wheel.insert(links, deadline) && !deferrable }
+        put(wheel, open) && !deferrable
+    }
+
+    /// Does at once what starting a node that is idle and nothing else comes to: asks for `at` and arms it. Whether the next event became
+    /// earlier; nothing, and nothing done, for any other node.
+    #[inline]
+    pub(crate) fn start_idle(&mut self, node: &Ref, at: u64, slack: Option<Slack>) -> Option<bool> {
+        let mut open = node.open(&mut self.key).filter(|open| open.tag().is_just(State::Idle))?;
+        open.next_generation();
+        open.set_missed(0);
+        open.ask(at, slack.unwrap_or_else(|| open.slack()));
+        Some(put(&mut self.wheel, open))
+    }
+
+    /// Does at once what stopping a node that is armed and nothing else comes to. Nothing is done for any other node.
+    #[inline]
+    pub(crate) fn stop_armed(&mut self, node: &Ref) -> bool {
+        let open = node.open(&mut self.key).filter(|open| open.tag().is_just(State::Armed));
+        let Some(mut open) = open else { return false };
+        open.next_generation();
+        take_off(&mut self.wheel, open);
+        true
     }
 
     /// Takes a node that is armed or due off its wheel or list, and makes it idle. Whether it was.
@@ -80,10 +93,8 @@ impl Shelf {
         let (tag, links) = (open.tag(), open.links());
         match tag.state() {
             State::Armed => {
-                open.set_tag(tag.with_state(State::Idle));
                 let wheel = if tag.has(Tag::DEFERRABLE) { &mut self.deferrable } else { &mut self.wheel };
-                // SAFETY: armed, so it is in this wheel.
-                unsafe { wheel.remove(links) };
+                take_off(wheel, open);
                 true
             }
             State::Due => {
@@ -207,6 +218,31 @@ impl Shelf {
     pub(crate) fn cascaded(&self) -> u64 {
         self.wheel.cascaded() + self.deferrable.cascaded()
     }
+}
+
+/// Arms a node of this shelf, which is idle or in transit. Whether the wheel's next event became earlier.
+#[inline]
+fn put(wheel: &mut Wheel, mut open: Open<'_>) -> bool {
+    let tag = open.tag();
+    if open.is_linked() || !matches!(tag.state(), State::Idle | State::Transit) {
+        debug_assert!(false, "armed in state {:?}", tag.state());
+        return false;
+    }
+    open.set_tag(tag.with_state(State::Armed));
+    // SAFETY: it is in no wheel; while its state is Armed it has this home and is not freed, and its links are reached with our key.
+    unsafe { wheel.insert(open.links(), open.deadline()) }
+}
+
+/// Makes an armed node idle, whose wheel this is.
+#[inline]
+fn take_off(wheel: &mut Wheel, mut open: Open<'_>) {
+    let tag = open.tag();
+    if tag.state() != State::Armed {
+        return debug_assert!(false, "taken off in state {:?}", tag.state());
+    }
+    open.set_tag(tag.with_state(State::Idle));
+    // SAFETY: armed, so it is in this wheel.
+    unsafe { wheel.remove(open.links()) };
 }
 
 /// What a step did.

@@ -63,6 +63,11 @@ impl Tag {
         }
     }
 
+    /// In this state, with no flag.
+    pub(crate) const fn is_just(self, state: State) -> bool {
+        self.0 as u8 == state as u8
+    }
+
     pub(crate) const fn with_state(self, state: State) -> Self {
         Self(self.0 & !7 | state as u16)
     }

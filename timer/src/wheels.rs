@@ -61,9 +61,26 @@ impl<P: Port> Wheels<P> {
     }
 
     /// Locks a callout's home. None for a callout of another machine.
-    #[inline]
+    // In its callers, so that what it answers stays in registers.
+    #[inline(always)]
     #[track_caller]
     pub(crate) fn lock_home(&self, node: &Ref) -> Option<Locked<'_>> {
+        // Most are at home on the CPU that calls. A guess, so that a processor need not wait for the node's line to know which lock to
+        // take: it finds out while the lock is being taken.
+        let here = self.port.current();
+        if node.home() == node::wheel_of(self.first, here) {
+            let w = self.cpus.get(here)?.lock();
+            if node.home() == node::wheel_of(self.first, here) {
+                return Some(Locked { cpu: here, w });
+            }
+        }
+        self.lock_wherever(node)
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn lock_wherever(&self, node: &Ref) -> Option<Locked<'_>> {
         loop {
             let home = node.home();
             let cpu = node::cpu_of(home);
@@ -78,8 +95,16 @@ impl<P: Port> Wheels<P> {
     }
 
     /// Does what an operation left to do, and unlocks. The alarm is set before the lock goes (W-09).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn unlock(&self, locked: Locked<'_>) {
+        if locked.w.todo.is_nothing() {
+            return;
+        }
+        self.unlock_and_do(locked);
+    }
+
+    #[inline(never)]
+    fn unlock_and_do(&self, locked: Locked<'_>) {
         let Locked { cpu, mut w } = locked;
         let Todo { alarm, rouse, wake } = w.take_todo();
         let kick = alarm && self.set_alarm(cpu, &mut w);
@@ -93,6 +118,7 @@ impl<P: Port> Wheels<P> {
     }
 
     /// Sets the alarm of `cpu` to the next event if that is earlier. `true`: that CPU is to be kicked, and does it itself.
+    #[inline(never)]
     fn set_alarm(&self, cpu: usize, w: &mut Clockwork) -> bool {
         if w.serving || !self.port.is_ready() {
             return false;
@@ -127,8 +153,9 @@ impl<P: Port> Wheels<P> {
         }
     }
 
+    #[inline]
     pub(crate) fn start(&self, node: &Ref, request: Request) -> Result<Option<Started>, StartError> {
-        if request.cpu.is_some_and(|cpu| cpu >= self.cpus.len()) {
+        if request.cpu.is_some_and(|cpu| usize::from(cpu) >= self.cpus.len()) {
             return Err(StartError::NoSuchCpu);
         }
         // Between two wheels nobody but other CPUs comes between: the way is short.
@@ -165,6 +192,7 @@ impl<P: Port> Wheels<P> {
         self.unlock(locked);
     }
 
+    #[inline]
     pub(crate) fn stop(&self, node: &Ref, exact: bool) -> Stopped {
         let Some(mut locked) = self.lock_home(node) else { return Stopped::NotArmed };
         let stopped = locked.w.stop(node, exact);

@@ -22,15 +22,21 @@ pub(crate) enum Rule {
 pub(crate) struct Request {
     pub(crate) at: u64,
     /// On another CPU's wheel than the one it is in.
-    pub(crate) cpu: Option<usize>,
+    pub(crate) cpu: Option<u16>,
     /// The callout's own if there is none.
     pub(crate) slack: Option<Slack>,
     pub(crate) rule: Rule,
 }
 
 impl Request {
+    #[inline]
     pub(crate) const fn at(at: u64) -> Self {
         Self { at, cpu: None, slack: None, rule: Rule::Always }
+    }
+
+    /// On the wheel of that CPU. One that cannot be there is refused later.
+    pub(crate) fn on(cpu: usize, at: u64) -> Self {
+        Self { cpu: Some(u16::try_from(cpu).unwrap_or(u16::MAX)), ..Self::at(at) }
     }
 }
 
@@ -44,11 +50,27 @@ pub(crate) struct Transit {
 
 impl Clockwork {
     /// Starts a callout whose home this is. If it is to go to another CPU's wheel, it does so when the caller lets it arrive there.
+    #[inline(always)]
     pub(crate) fn start(
         &mut self,
         node: &Ref,
         request: Request,
     ) -> Result<(Option<Started>, Option<Transit>), StartError> {
+        // Most starts are of this kind.
+        if request.cpu.is_none()
+            && request.rule != Rule::IfArmed
+            && let Some(earlier) = self.shelf.start_idle(node, request.at, request.slack)
+        {
+            self.todo.alarm |= earlier;
+            self.stats_mut().started += 1;
+            return Ok((Some(Started::Armed), None));
+        }
+        self.start_any(node, request)
+    }
+
+    /// The same, whatever the callout is doing.
+    #[inline(never)]
+    fn start_any(&mut self, node: &Ref, request: Request) -> Result<(Option<Started>, Option<Transit>), StartError> {
         let here = node::cpu_of(self.shelf.id());
         let Some(mut open) = self.shelf.open(node) else { return Err(StartError::NoSuchCpu) };
         let tag = open.tag();
@@ -67,7 +89,7 @@ impl Clockwork {
         if !applies {
             return Ok((None, None));
         }
-        let cpu = request.cpu.unwrap_or(here);
+        let cpu = request.cpu.map_or(here, usize::from);
         let slack = request.slack.unwrap_or_else(|| open.slack());
         let was_armed = tag.state() == State::Committed && armed_for.is_some() && !tag.has(Tag::NEXT);
         open.next_generation();
@@ -133,7 +155,13 @@ impl Clockwork {
     }
 
     /// Stops a callout. `exact`: the caller holds the lock that the handler runs with.
+    #[inline]
     pub(crate) fn stop(&mut self, node: &Ref, exact: bool) -> Stopped {
+        // Most stops are of this kind.
+        if self.shelf.stop_armed(node) {
+            self.stats_mut().cancelled += 1;
+            return Stopped::Cancelled;
+        }
         let (stopped, in_flight) = self.cancel(node);
         let Some(open) = self.shelf.open(node) else { return Stopped::NotArmed };
         let over = open.tag().state() == State::Left;
@@ -142,6 +170,7 @@ impl Clockwork {
     }
 
     /// Cancels what is armed. The answer, and whether an executor has the callout.
+    #[inline(never)]
     fn cancel(&mut self, node: &Ref) -> (Stopped, bool) {
         let bound = node.is_bound();
         let Some(mut open) = self.shelf.open(node) else { return (Stopped::NotArmed, false) };
@@ -196,7 +225,7 @@ impl Clockwork {
 
     /// Has a completion run when the run in flight is over. To be called in the critical section of [`Self::begin_drain`].
     pub(crate) fn wait_with(&mut self, node: &Ref, waiter: Box<Waiter>) {
-        if let Some(open) = self.shelf.open(node) {
+        if let Some(mut open) = self.shelf.open(node) {
             if broken::is(Hazard::OneWaiter) {
                 open.waiters().take();
             }
@@ -232,6 +261,7 @@ impl Open<'_> {
 
     /// What it is armed for: in a wheel, due, on its way, or as a request that waits for a run to end. A lock-bound callout that waits
     /// for its lock is armed still.
+    #[inline]
     pub(crate) fn armed_for(&self) -> Option<u64> {
         let tag = self.tag();
         match tag.state() {

@@ -66,6 +66,13 @@ pub(crate) struct Todo {
     pub(crate) wake: u64,
 }
 
+impl Todo {
+    #[inline]
+    pub(crate) const fn is_nothing(&self) -> bool {
+        !self.alarm && self.rouse == 0 && self.wake == 0
+    }
+}
+
 impl Clockwork {
     pub(crate) fn new(key: Key, now: u64) -> Self {
         Self {
@@ -86,6 +93,7 @@ impl Clockwork {
     }
 
     /// What is to be done, once.
+    #[inline]
     pub(crate) fn take_todo(&mut self) -> Todo {
         mem::take(&mut self.todo)
     }

@@ -73,7 +73,7 @@ impl Clockwork {
     /// In a control: who waits is told while the executor still has the callout and its lock.
     fn complete_early(&mut self, flight: &Flight) {
         if broken::is(Hazard::CompletesEarly)
-            && let Some(open) = self.shelf.open(flight.node())
+            && let Some(mut open) = self.shelf.open(flight.node())
         {
             let waiters = open.waiters().take();
             self.complete(waiters);

@@ -42,6 +42,7 @@ impl Extras {
         self.0 >> 8
     }
 
+    #[inline]
     pub(super) fn with_missed(self, missed: u64) -> Self {
         Self(self.0 & 0xff | (missed.min(MOST_MISSED) as u32) << 8)
     }

@@ -16,7 +16,6 @@ use undercroft_hal::context::Kind;
 
 use crate::broken::{self, Hazard};
 use crate::cell::{Exclusive, Witness};
-use crate::completion::Waiters;
 use crate::expiry::Expiry;
 use crate::level::Token;
 use crate::next::Next;
@@ -79,15 +78,14 @@ struct Table {
     free: unsafe fn(NonNull<Node>),
 }
 
-/// A node's header, a cache line: all that the core keeps about a callout. The handler follows.
-#[repr(C, align(64))]
+/// A node's header: all that the core keeps about a callout. The handler follows; with a small one, a node is a cache line.
+#[repr(C)]
 pub(crate) struct Node {
     links: UnsafeCell<Links>,
     refs: AtomicU32,
     /// The wheel that it belongs to: see [`Key`].
     home: AtomicU32,
     table: &'static Table,
-    waiters: Cell<Waiters>,
     /// By how much the deadline in the links is later than what was asked for, in nanoseconds; at most so much.
     early: Cell<u32>,
     extras: Cell<Extras>,
@@ -95,7 +93,7 @@ pub(crate) struct Node {
 }
 
 #[cfg(not(any(loom, shuttle)))]
-const _: () = assert!(size_of::<Node>() == 64 && core::mem::offset_of!(Node, links) == 0);
+const _: () = assert!(size_of::<Node>() == 56 && core::mem::offset_of!(Node, links) == 0);
 
 #[repr(C)]
 struct Typed<H> {
@@ -137,7 +135,6 @@ impl Ref {
                 refs: AtomicU32::new(1),
                 home: AtomicU32::new(home),
                 table,
-                waiters: Cell::new(None),
                 early: Cell::new(0),
                 extras: Cell::new(Extras::default()),
                 witness: Witness::new(),
@@ -195,7 +192,7 @@ impl Ref {
     #[inline]
     pub(crate) fn open<'a>(&'a self, key: &'a mut Key) -> Option<Open<'a>> {
         // Acquire: another wheel's lock protected it when this became its home, with nothing of ours in between (W-11).
-        if self.home.load(Ordering::Acquire) != key.id && !broken::is(Hazard::HomeUnchecked) {
+        if self.home() != key.id && !broken::is(Hazard::HomeUnchecked) {
             return None;
         }
         self.witness.used();
@@ -205,7 +202,7 @@ impl Ref {
     /// The wheel that it belongs to; another moment, another answer, unless its lock is held.
     #[inline]
     pub(crate) fn home(&self) -> u32 {
-        self.home.load(Ordering::Acquire)
+        self.home.load(broken::ordering(Hazard::HomeRelaxed, Ordering::Acquire))
     }
 
     pub(crate) fn kind(&self) -> Kind {

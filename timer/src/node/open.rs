@@ -2,7 +2,6 @@
 //!
 //! UNSAFETY: the wheel's links lie in a cell that the key protects.
 
-use core::cell::Cell;
 use core::ptr::NonNull;
 
 use super::{Key, Ref, Slack};
@@ -27,7 +26,7 @@ impl Open<'_> {
     /// Asks for `at`, to be served within `slack` after it. Not while it is linked.
     #[inline]
     pub(crate) fn ask(&mut self, at: u64, slack: Slack) {
-        let deadline = Wheel::align(at, slack.nanos());
+        let deadline = if slack == Slack::default() { at } else { Wheel::align(at, slack.nanos()) };
         // SAFETY: the key is at hand.
         unsafe { (*self.node.links.get()).set_deadline(deadline) };
         self.node.early.set(u32::try_from(deadline - at).unwrap_or(u32::MAX));
@@ -59,7 +58,9 @@ impl Open<'_> {
     }
 
     pub(super) fn set_flight(&mut self, generation: u32) {
-        self.key.flights[self.node.kind() as usize] = generation;
+        let level = self.node.kind() as usize;
+        debug_assert!(self.key.waiters[level].is_none(), "an executor with two runs in flight");
+        self.key.flights[level] = generation;
     }
 
     #[inline]
@@ -121,8 +122,9 @@ impl Open<'_> {
         self.node.address().cast()
     }
 
-    pub(crate) fn waiters(&self) -> &Cell<Waiters> {
-        &self.node.waiters
+    /// While it is in flight: those who wait for the end of that.
+    pub(crate) fn waiters(&mut self) -> &mut Waiters {
+        &mut self.key.waiters[self.node.kind() as usize]
     }
 
     pub(crate) fn node(&self) -> &Ref {

@@ -287,7 +287,7 @@ fn slack_and_deferrables_wait_for_company() {
             let _ = callout.start(Duration::from_micros(delay.into()));
             callout
         };
-        let (_a, _b, _c) = (slack(5_100), slack(5_700), slack(6_300));
+        let (_a, _b, _c) = (slack(5_100), slack(5_700), slack(6_200));
         let exact: Callout = Callout::new(0, |_, _| ());
         let _ = exact.start_within(Instant::now() + MS * 20, Duration::ZERO);
         let before = undercroft_hal::irq::taken(0).alarm;

@@ -123,6 +123,7 @@ models! {
     fn loom_m6_t_30_no_completion_is_lost, fn loom_m6_t_30_control_registered_late = completion, RegisteredLate, "each drain is answered once";
     fn loom_m7_i_04_dispatches_a_start_and_a_close, fn loom_m7_i_04_control_next_survives = three_threads, NextSurvivesDrain, "armed after the drain returned";
     fn loom_w_08_w_11_stopped_in_transit, fn loom_w_08_w_11_control_transit_unchecked = stopped_in_transit, TransitUnchecked, "stopped, and armed all the same";
+    fn loom_w_11_gone_and_come_back, fn loom_w_11_control_home_relaxed = gone_and_come_back, HomeRelaxed, "Causality violation";
     fn loom_t_03_the_last_of_two_completions, fn loom_t_03_control_does_not_wait = last_of_two, DrainDoesNotWait, "Causality violation";
     fn loom_w_19_started_on_another_cpu, fn loom_w_19_control_no_kick = started_elsewhere, NoKick, "nobody tells the other CPU";
 }
@@ -245,6 +246,21 @@ fn stopped_in_transit() {
         let armed = stage.scene.status(stage.node()).0.is_some();
         assert_eq!(armed, stopped == Stopped::NotArmed, "stopped, and armed all the same");
         assert_eq!(stage.scene.armed(1), usize::from(armed));
+    });
+}
+
+/// W-11: a callout leaves its wheel and comes back while somebody is on his way to that wheel's lock.
+fn gone_and_come_back() {
+    model(|| {
+        let stage = Stage::new(2, |_| Next::Done);
+        let mover = spawn(&stage, |stage| {
+            let _ = stage.scene.start_on(stage.node(), 1, 1_000_000);
+            let _ = stage.scene.start_on(stage.node(), 0, 1_000_000);
+        });
+        let _ = stage.scene.start(stage.node(), 2_000_000);
+        mover.join().unwrap();
+        let at = stage.scene.status(stage.node()).0;
+        assert!(at.is_some(), "started, and not armed");
     });
 }
 

@@ -16,7 +16,7 @@ use crate::executor::Chore;
 use crate::expiry::Expiry;
 use crate::level::Token;
 use crate::next::Next;
-use crate::node::{Flight, Gate, Handler, Ran, Ref};
+use crate::node::{Flight, Gate, Handler, Ran, Ref, cpu_of};
 use crate::outcome::{StartError, Started};
 use crate::port::Port;
 use crate::shim::{AtomicU32, LockGuard, Ordering};
@@ -175,7 +175,7 @@ impl Scene {
     }
 
     pub(super) fn start_on(&self, node: &Ref, cpu: usize, at: u64) -> Result<Option<Started>, StartError> {
-        self.wheels.start(node, Request { cpu: Some(cpu), ..Request::at(at) })
+        self.wheels.start(node, Request::on(cpu, at))
     }
 
     pub(super) fn set_time(&self, now: u64) {
@@ -209,7 +209,7 @@ impl Scene {
         let started = self.start(node, now);
         assert!(started.is_ok(), "{started:?}");
         self.set_time(now + 2_000);
-        let mut w = self.w(0);
+        let mut w = self.w(cpu_of(node.home()));
         let _ = w.take_due(now + 2_000);
         w.commit(node.kind()).expect("due")
     }
@@ -225,18 +225,18 @@ impl Scene {
 
     pub(super) fn enter(&self, flight: &mut Flight) -> bool {
         let now = self.now();
-        self.w(0).enter(flight, now)
+        self.w(cpu_of(flight.node().home())).enter(flight, now)
     }
 
     /// The handler returns, and the run ends.
     pub(super) fn end(&self, mut flight: Flight, next: Next) {
         let now = self.now();
-        self.w(0).leave(&mut flight, next, now);
+        self.w(cpu_of(flight.node().home())).leave(&mut flight, next, now);
         self.finish(flight);
     }
 
     pub(super) fn finish(&self, flight: Flight) {
-        let mut locked = self.wheels.lock(0).unwrap();
+        let mut locked = self.wheels.lock(cpu_of(flight.node().home())).unwrap();
         let transit = locked.w.finish(flight);
         self.wheels.unlock(locked);
         if let Some((node, transit)) = transit {

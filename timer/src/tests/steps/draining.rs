@@ -48,7 +48,8 @@ controls! {
 /// T-02: three callouts of one object, each in flight or not, each run ending before or after the teardown drains the next.
 fn every_pattern() {
     for pattern in 0..1u32 << 6 {
-        scene(1, |s| {
+        // An executor has one run at a time: each callout has a CPU of its own.
+        scene(3, |s| {
             let count = Arc::new(AtomicUsize::new(4));
             let flying = Arc::new(AtomicUsize::new(0));
             let freed = Arc::new(AtomicUsize::new(0));
@@ -64,11 +65,10 @@ fn every_pattern() {
             let mut flights = std::vec::Vec::new();
             let nodes: [_; 3] = core::array::from_fn(|index| {
                 let node = s.node(|_| Next::Done);
+                assert_eq!(s.start_on(&node, index, s.now() + 1_000_000), Ok(Some(Started::Armed)));
                 if pattern & 1 << index != 0 {
                     flights.push((index, s.commit(&node)));
                     flying.fetch_add(1, SeqCst);
-                } else {
-                    let _ = s.start(&node, s.now() + 1_000_000);
                 }
                 node
             });
@@ -76,7 +76,7 @@ fn every_pattern() {
                 if let Some(at) = flights.iter().position(|(this, _)| *this == index) {
                     flying.fetch_sub(1, SeqCst);
                     s.finish(flights.remove(at).1);
-                    s.chores(0);
+                    s.chores(index);
                 }
             };
             for (index, node) in nodes.iter().enumerate() {

@@ -33,7 +33,7 @@ fn met_in_transit() {
     scene(3, |s| {
         let (node, count) = s.counting();
         let _ = s.start(&node, 5_000);
-        let away = |to| Request { cpu: Some(to), ..Request::at(6_000) };
+        let away = |to| Request::on(to, 6_000);
         let (started, transit) = s.w(0).start(&node, away(1)).unwrap();
         assert_eq!(started, Some(Started::Replaced));
         assert_eq!(s.status(&node), (Some(6_000), false), "on its way it is armed");
