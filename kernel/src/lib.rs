@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod account;
+mod bare;
 pub mod disks;
 mod engine;
 mod entropy;

@@ -11,6 +11,8 @@ pub struct Workload {
     pub verify: bool,
     /// Measure.
     pub speed: bool,
+    /// Before the disks are found, measure the rings of their controllers without any driver.
+    pub bare: bool,
 }
 
 /// What may be done with a disk.
@@ -60,7 +62,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             json: false,
-            workload: Workload { verify: true, speed: true },
+            workload: Workload { verify: true, speed: true, bare: false },
             seed: 1,
             disks: Vec::new(),
             expected_disks: None,
@@ -105,10 +107,11 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
                 "all" => (true, true),
                 "verify" => (true, false),
                 "speed" => (false, true),
+                "bench" => (false, true),
                 "none" => (false, false),
-                _ => return Err("the workload is 'all', 'verify', 'speed' or 'none'"),
+                _ => return Err("the workload is 'all', 'verify', 'speed', 'bench' or 'none'"),
             };
-            options.workload = Workload { verify, speed };
+            options.workload = Workload { verify, speed, bare: value == "bench" };
         }
         "seed" => options.seed = number(value)?,
         "disk" => options.disks.push(rule(value)?),
@@ -178,7 +181,7 @@ mod tests {
             options,
             Options {
                 json: true,
-                workload: Workload { verify: true, speed: false },
+                workload: Workload { verify: true, speed: false, bare: false },
                 seed: u64::MAX,
                 disks,
                 expected_disks: Some(2),

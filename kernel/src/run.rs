@@ -11,7 +11,7 @@ use crate::json::{Object, Value};
 use crate::monitor::{self, Port, Session};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
-use crate::{account, latency, speed, sync, verify, write};
+use crate::{account, bare, latency, speed, sync, verify, write};
 
 /// The machine, for the first line.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,9 @@ pub fn run(
     hello(machine, report);
     for word in bad {
         report.problem(word, None);
+    }
+    if options.workload.bare {
+        bare::measure(cx, options.speed_ms, options.seed, report);
     }
     let mut first = true;
     let disks = disks::find(cx, machine.windows, report, || {

@@ -32,6 +32,7 @@ pub enum Event {
         verified: bool,
     },
     Speed(Speed),
+    Bare(Bare),
     Latency(Latency),
     Cpu(Cpu),
     Heap(Heap),
@@ -100,6 +101,14 @@ pub struct Speed {
     pub mib_s: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+}
+
+/// What a controller does with nothing between it and the interrupt handler.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Bare {
+    pub driver: String,
+    pub depth: u64,
+    pub iops: f64,
 }
 
 /// Cycles from an interrupt to each step behind it.
