@@ -1,0 +1,83 @@
+//! Negative controls on the real code: hazards that a test can put back, one at a time, on its own thread. In a program [`is`] is the constant
+//! `false`.
+
+/// A defect that a test can put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "constructed by tests only"))]
+pub(crate) enum Hazard {
+    /// A-PC-43: any state may follow any.
+    AnyChange,
+    /// A scan displaces what is used often: every page goes to the main queue at once.
+    ScanDisplaces,
+    /// X28: shrinking keeps the memory.
+    KeepsMemory,
+    /// X30: a copy begins at the start of its piece.
+    OffsetIgnored,
+    /// A-PC-10, X33: an operation for which there is no memory is forgotten.
+    ForgottenWithoutMemory,
+    /// A-PC-24, pattern 28: a write does not wait for the read of its page.
+    OverReading,
+    /// A-PC-28: who came last to a page is served first.
+    LastFirst,
+    /// A-PC-42, X14: a page whose read failed is valid.
+    FailedReadStays,
+    /// A-PC-27, X29: a write whose page could not be read is forgotten.
+    ForgottenReader,
+    /// Pattern 25: what the device does not have of its last page is left as it was.
+    StaleTail,
+    /// A-PC-19: a page is not read before a part of it is written.
+    NotReadFirst,
+    /// A-PC-08, A-PC-45: a pin stays when its handle goes.
+    PinLost,
+    /// Writers never wait.
+    NoLimit,
+    /// Pattern 32: a page whose write-back failed is clean.
+    FailedWriteClean,
+    /// X15: a sync waits for one write-back only.
+    NewestOnly,
+    /// A sync is content with a flush that was under way.
+    AnyFlush,
+    /// A-PC-17: an error is told again and again.
+    StickyError,
+    /// X13: the age of pages is looked at once.
+    TickedOnce,
+    /// A-GEN-04, A-PC-41: a completion runs with the volume's lock held.
+    CompletesUnderLock,
+    /// A-PC-07: a chunk is allocated with the volume's lock held.
+    AllocatesUnderLock,
+    /// A discard does not keep others away while the device has it.
+    NoFence,
+    /// A discard does not wait for a write-back that is under way.
+    DiscardOvertakes,
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static PUT_BACK: std::cell::Cell<Option<Hazard>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether a test has put `hazard` back.
+#[inline(always)]
+pub(crate) fn is(hazard: Hazard) -> bool {
+    #[cfg(test)]
+    return PUT_BACK.get() == Some(hazard);
+    #[cfg(not(test))]
+    {
+        let _ = hazard;
+        false
+    }
+}
+
+/// Runs `f` with `hazard` put back on this thread.
+#[cfg(test)]
+pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
+    struct Mend;
+    impl Drop for Mend {
+        fn drop(&mut self) {
+            PUT_BACK.set(None);
+        }
+    }
+    PUT_BACK.set(Some(hazard));
+    let _mend = Mend;
+    f()
+}

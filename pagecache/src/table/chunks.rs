@@ -1,0 +1,94 @@
+//! The memory of pages: taken and given back in chunks, since a block of its own for each page would cost 64 bytes of bookkeeping.
+//!
+//! Chunks are allocated and freed by the caller, with no lock held (A-PC-07); here they are put in and taken out. Under the volume's lock.
+
+use undercroft_hal::dma::DmaBuf;
+
+use super::list::Place;
+use super::{PAGE, Table};
+use crate::state::PageState;
+
+/// Pages in a chunk.
+pub(crate) const CHUNK: usize = 16;
+
+impl Table {
+    /// Pages that have memory.
+    pub(crate) const fn with_memory(&self) -> u32 {
+        self.chunks_held * CHUNK as u32
+    }
+
+    /// Chunks that there may be beside those that there are.
+    pub(crate) const fn may_grow(&self) -> u32 {
+        self.chunks_allowed.saturating_sub(self.chunks_held)
+    }
+
+    /// Puts a chunk in. It comes back if there is no room for it any more.
+    pub(crate) fn put_chunk(&mut self, chunk: DmaBuf) -> Option<DmaBuf> {
+        if self.chunks_held >= self.chunks_allowed || chunk.len() < CHUNK * PAGE {
+            return Some(chunk);
+        }
+        let Some(at) = self.chunks.iter().position(Option::is_none) else { return Some(chunk) };
+        self.chunks[at] = Some(chunk);
+        self.chunks_held += 1;
+        for slot in at * CHUNK..(at + 1) * CHUNK {
+            self.link(slot as u32, Place::Free);
+        }
+        None
+    }
+
+    /// Allows so many pages, rounded up to chunks and cut to what the table was made for.
+    pub(crate) fn allow(&mut self, pages: u32) {
+        self.chunks_allowed = pages.div_ceil(CHUNK as u32).clamp(1, self.chunks.len() as u32);
+    }
+
+    /// Takes out the chunk whose pages are used least, if there is one too many of which no page is dirty, in flight or pinned.
+    pub(crate) fn spare_chunk(&mut self) -> Option<DmaBuf> {
+        if self.chunks_held <= self.chunks_allowed {
+            return None;
+        }
+        let (_, at) = (0..self.chunks.len()).filter_map(|at| Some((self.heat(at)?, at))).min()?;
+        for slot in at * CHUNK..(at + 1) * CHUNK {
+            if self.pages[slot].state == PageState::Clean {
+                self.evictions += 1;
+                self.change(slot as u32, PageState::Free);
+            }
+            self.link(slot as u32, Place::Nowhere);
+        }
+        self.chunks_held -= 1;
+        self.chunks[at].take()
+    }
+
+    /// How much a chunk's pages are used. `None`: it cannot go.
+    fn heat(&self, at: usize) -> Option<u32> {
+        self.chunks[at].as_ref()?;
+        self.pages[at * CHUNK..(at + 1) * CHUNK].iter().try_fold(0, |heat, page| match page.place {
+            Place::Free => Some(heat),
+            Place::Small => Some(heat + 1 + u32::from(page.uses)),
+            Place::Main => Some(heat + 2 + u32::from(page.uses)),
+            Place::Nowhere | Place::Dirty | Place::Urgent => None,
+        })
+    }
+
+    /// A page's bytes: [`PAGE`] of them, none if it has no memory.
+    #[inline]
+    pub(crate) fn bytes(&self, slot: u32) -> &[u8] {
+        let slot = slot as usize;
+        let start = slot % CHUNK * PAGE;
+        self.chunks[slot / CHUNK].as_ref().and_then(|chunk| chunk.get(start..start + PAGE)).unwrap_or(&[])
+    }
+
+    /// A page's bytes, to change.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self, slot: u32) -> &mut [u8] {
+        let slot = slot as usize;
+        let start = slot % CHUNK * PAGE;
+        self.chunks[slot / CHUNK].as_mut().and_then(|chunk| chunk.get_mut(start..start + PAGE)).unwrap_or(&mut [])
+    }
+
+    /// Where a page's memory is, as a device would see it.
+    pub(crate) fn addr(&self, slot: u32) -> Option<u64> {
+        let slot = slot as usize;
+        let chunk = self.chunks[slot / CHUNK].as_ref()?;
+        Some(chunk.segment().addr + (slot % CHUNK * PAGE) as u64)
+    }
+}

@@ -1,0 +1,273 @@
+//! The pages of a volume: found by index, in one list by their state, with memory in chunks. Made once; nothing here allocates afterwards.
+//!
+//! Under the volume's lock.
+
+mod chunks;
+mod evict;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+
+use undercroft_block::Error;
+use undercroft_hal::dma::DmaBuf;
+
+pub(crate) use self::chunks::CHUNK;
+pub(crate) use self::list::Place;
+use self::list::{LISTS, List};
+use crate::line::Line;
+use crate::memory::filled;
+use crate::state::{self, PageState};
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+/// No page.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// What is known of a page.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// Its index in the volume; of no meaning while it is free.
+    pub(crate) index: u64,
+    /// The epoch in which it got the first change that is not sent yet.
+    pub(crate) since: u32,
+    /// The next page of the same bucket.
+    chain: u32,
+    next: u32,
+    prev: u32,
+    /// Who waits until it is not in flight any more.
+    pub(crate) waiters: Line,
+    pins: u16,
+    state: PageState,
+    place: Place,
+    uses: u8,
+    main: bool,
+    /// It was read ahead, and not used yet.
+    pub(crate) ahead: bool,
+}
+
+/// The bookkeeping per page, with its bucket and its ghost: the bound is 96 bytes.
+const _: () = assert!(size_of::<Page>() + 2 * 4 + 2 * 4 + size_of::<Option<DmaBuf>>() / CHUNK < 96);
+
+/// The pages.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) pages: Box<[Page]>,
+    buckets: Box<[u32]>,
+    ghosts: Box<[u32]>,
+    chunks: Box<[Option<DmaBuf>]>,
+    chunks_held: u32,
+    chunks_allowed: u32,
+    lists: [List; LISTS],
+    counts: [u32; PageState::ALL.len()],
+    /// The present epoch. It goes on with every sync and every tick.
+    pub(crate) epoch: u32,
+    last_used: u32,
+    pub(crate) evictions: u64,
+    /// Pages that were read ahead and evicted before they were used.
+    pub(crate) wasted: u64,
+}
+
+/// Spreads an index over 64 bits (the last step of SplitMix64).
+const fn mix(index: u64) -> u64 {
+    let hash = index.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+impl Table {
+    /// A table for up to `pages` pages, none with memory yet.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub(crate) fn new(pages: u32) -> Result<Self, Error> {
+        let chunks = pages.clamp(1, NONE / 2).div_ceil(CHUNK as u32);
+        let pages = chunks as usize * CHUNK;
+        let blank = |_| Page {
+            index: 0,
+            since: 0,
+            chain: NONE,
+            next: NONE,
+            prev: NONE,
+            waiters: Line::EMPTY,
+            pins: 0,
+            state: PageState::Free,
+            place: Place::Nowhere,
+            uses: 0,
+            main: false,
+            ahead: false,
+        };
+        let mut counts = [0; PageState::ALL.len()];
+        counts[PageState::Free as usize] = pages as u32;
+        Ok(Self {
+            pages: filled(pages, blank)?,
+            buckets: filled(pages.next_power_of_two(), |_| NONE)?,
+            ghosts: filled(pages.next_power_of_two(), |_| 0)?,
+            chunks: filled(chunks as usize, |_| None)?,
+            chunks_held: 0,
+            chunks_allowed: chunks,
+            lists: [List::EMPTY; LISTS],
+            counts,
+            epoch: 0,
+            last_used: NONE,
+            evictions: 0,
+            wasted: 0,
+        })
+    }
+
+    fn bucket(&self, index: u64) -> usize {
+        mix(index) as usize & (self.buckets.len() - 1)
+    }
+
+    /// The page of an index, if it is here.
+    #[inline]
+    pub(crate) fn find(&self, index: u64) -> Option<u32> {
+        let mut slot = self.buckets[self.bucket(index)];
+        while slot != NONE {
+            let page = &self.pages[slot as usize];
+            if page.index == index {
+                return Some(slot);
+            }
+            slot = page.chain;
+        }
+        None
+    }
+
+    #[inline]
+    pub(crate) fn page(&self, slot: u32) -> &Page {
+        &self.pages[slot as usize]
+    }
+
+    #[inline]
+    pub(crate) fn page_mut(&mut self, slot: u32) -> &mut Page {
+        &mut self.pages[slot as usize]
+    }
+
+    /// A page's state.
+    #[inline]
+    pub(crate) fn state(&self, slot: u32) -> PageState {
+        self.pages[slot as usize].state
+    }
+
+    /// Pages in a state.
+    pub(crate) const fn count(&self, state: PageState) -> u32 {
+        self.counts[state as usize]
+    }
+
+    /// Pages that are not as the device has them, or that are on their way to it: what bounds writers.
+    pub(crate) const fn unwritten(&self) -> u32 {
+        self.count(PageState::Dirty) + self.count(PageState::Writing) + self.count(PageState::Redirtied)
+    }
+
+    /// Write-backs that it takes, or that are under way, until the device has all that it does not have now.
+    pub(crate) const fn unsent(&self) -> u32 {
+        self.unwritten() + self.count(PageState::Redirtied)
+    }
+
+    /// Free pages with memory.
+    pub(crate) fn free(&self) -> u32 {
+        self.list(Place::Free).len
+    }
+
+    /// Makes a free page that of `index`, which has none.
+    pub(crate) fn enter(&mut self, slot: u32, index: u64, state: PageState) {
+        let (main, bucket) = (self.enters_main(index), self.bucket(index));
+        let first = core::mem::replace(&mut self.buckets[bucket], slot);
+        let page = &mut self.pages[slot as usize];
+        (page.index, page.chain, page.main) = (index, first, main);
+        (page.uses, page.ahead) = (0, false);
+        self.change(slot, state);
+    }
+
+    /// Changes a page's state, and with it its place.
+    ///
+    /// # Panics
+    /// In debug and test builds, if the change is not legal.
+    pub(crate) fn change(&mut self, slot: u32, to: PageState) {
+        let epoch = self.epoch;
+        let page = &mut self.pages[slot as usize];
+        let from = core::mem::replace(&mut page.state, to);
+        state::check(page.index, from, to);
+        // A failed write dates the page anew: whoever waited for that attempt has had it.
+        if to.is_dirty() && !from.is_dirty() {
+            page.since = epoch;
+        }
+        self.counts[from as usize] -= 1;
+        self.counts[to as usize] += 1;
+        if to == PageState::Free {
+            self.leave(slot);
+        }
+        self.settle(slot);
+    }
+
+    /// Puts a page into the list that its state asks for.
+    fn settle(&mut self, slot: u32) {
+        let page = &self.pages[slot as usize];
+        let place = match page.state {
+            PageState::Free => Place::Free,
+            PageState::Reading | PageState::Writing => Place::Nowhere,
+            PageState::Clean if page.pins > 0 => Place::Nowhere,
+            PageState::Clean if page.main => Place::Main,
+            PageState::Clean => Place::Small,
+            PageState::Dirty | PageState::Redirtied if page.place == Place::Urgent => Place::Urgent,
+            PageState::Dirty | PageState::Redirtied => Place::Dirty,
+        };
+        if place != page.place {
+            self.link(slot, place);
+        }
+    }
+
+    /// Has a dirty page written before the others.
+    pub(crate) fn hurry(&mut self, slot: u32) {
+        if self.pages[slot as usize].place == Place::Dirty {
+            self.link(slot, Place::Urgent);
+        }
+    }
+
+    /// The page after this one in its list.
+    pub(crate) fn next(&self, slot: u32) -> u32 {
+        self.pages[slot as usize].next
+    }
+
+    /// Keeps a page from being evicted. `false`: there are too many pins.
+    pub(crate) fn pin(&mut self, slot: u32) -> bool {
+        let page = &mut self.pages[slot as usize];
+        let Some(pins) = page.pins.checked_add(1) else { return false };
+        page.pins = pins;
+        self.settle(slot);
+        true
+    }
+
+    /// Undoes one [`Table::pin`].
+    pub(crate) fn unpin(&mut self, slot: u32) {
+        let page = &mut self.pages[slot as usize];
+        page.pins = page.pins.saturating_sub(1);
+        self.settle(slot);
+    }
+
+    /// How many have pinned a page.
+    pub(crate) fn pins(&self, slot: u32) -> u16 {
+        self.pages[slot as usize].pins
+    }
+
+    /// Takes a page out of its bucket.
+    fn leave(&mut self, slot: u32) {
+        let (index, after) = (self.pages[slot as usize].index, self.pages[slot as usize].chain);
+        let bucket = self.bucket(index);
+        let mut at = self.buckets[bucket];
+        if at == slot {
+            self.buckets[bucket] = after;
+            return;
+        }
+        while at != NONE {
+            let next = self.pages[at as usize].chain;
+            if next == slot {
+                self.pages[at as usize].chain = after;
+                return;
+            }
+            at = next;
+        }
+    }
+}

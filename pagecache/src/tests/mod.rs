@@ -1,0 +1,10 @@
+//! Tests of volumes.
+
+mod device;
+mod forget;
+mod history;
+mod property;
+mod reads;
+mod rig;
+mod syncs;
+mod writes;

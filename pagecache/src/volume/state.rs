@@ -1,0 +1,310 @@
+//! What the lock of a volume guards, and how an operation takes a step.
+//!
+//! An operation steps until it waits or is over; one step copies at most one page. Nothing here calls the device, allocates, or completes
+//! anything: what is to be done with no lock held is left behind for [`Core::drive`](super::core::Core::drive).
+
+use alloc::boxed::Box;
+
+use undercroft_block::{Data, Error, Features, Info};
+use undercroft_hal::Instant;
+use undercroft_hal::dma::DmaConstraints;
+
+use crate::ahead::{Plan, Streams};
+use crate::broken::{self, Hazard};
+use crate::config::{Config, Stats};
+use crate::io::{Io, Stage};
+use crate::line::{Line, NOBODY};
+use crate::memory::filled;
+use crate::op::{Done, Kind, Ops, To};
+use crate::state::PageState;
+use crate::table::{CHUNK, NONE, PAGE, Table};
+use crate::volume::sync::{Errors, Flush};
+use crate::volume::writeback::WriteBack;
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Again,
+    Wait,
+    Over(Result<(), Error>),
+}
+
+/// What an operation finds at a page.
+pub(crate) enum Found {
+    /// Its bytes, in this slot.
+    Here(u32),
+    /// It was put into a line.
+    Waits,
+    /// The page is not in the cache.
+    Absent,
+}
+
+/// See the module.
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) table: Table,
+    pub(crate) ops: Ops,
+    pub(crate) reads: Box<[Io]>,
+    pub(crate) writes: Box<[Io]>,
+    /// Those that want a page, a transfer, room for dirty pages or the end of a discard.
+    pub(crate) stalled: Line,
+    /// Those that may go on.
+    pub(crate) runnable: Line,
+    /// Those that are over, by the context of their completion.
+    pub(crate) over: [Line; 2],
+    /// Operations that somebody is stepping, and that are in no line meanwhile.
+    pub(crate) stepping: u32,
+    /// Slots of pinned pages.
+    pub(crate) pins: Box<[u32]>,
+    pub(crate) streams: Streams,
+    pub(crate) back: WriteBack,
+    pub(crate) flush: Flush,
+    pub(crate) errors: Errors,
+    /// Discards that keep others away from their range.
+    pub(crate) fences: u32,
+    /// Chunks to be allocated; none while memory is known to be short.
+    pub(crate) wants: u32,
+    /// What was to be read ahead when memory was wanted.
+    pub(crate) plan: Option<Plan>,
+    pub(crate) short: bool,
+    /// Bytes that operations may reach, and bytes that the device has.
+    pub(crate) end: u64,
+    pub(crate) device_end: u64,
+    pub(crate) block_size: u32,
+    pub(crate) features: Features,
+    pub(crate) max_discard: u32,
+    /// Why the device takes nothing any more.
+    pub(crate) dead: Option<Error>,
+    /// The device refused a request for want of room; and how often it said that it has room.
+    pub(crate) full: bool,
+    pub(crate) room: u64,
+    pub(crate) counts: Stats,
+}
+
+impl State {
+    /// A volume's cache over a device of this shape.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`]; [`Error::Unsupported`] for blocks larger than a page, or a device that takes less than a page.
+    pub(crate) fn new(config: Config, info: &Info) -> Result<Self, Error> {
+        let limits = &info.limits;
+        let boundary = u32::try_from(limits.dma.boundary).ok().filter(|boundary| *boundary != 0).unwrap_or(u32::MAX);
+        let most = config.transfer.min(limits.max_segment_bytes).min(limits.max_transfer_bytes).min(boundary);
+        let pages = most as usize / PAGE;
+        let fits = info.block_size.is_power_of_two() && (512..=PAGE as u32).contains(&info.block_size);
+        if !fits || most < PAGE as u32 && config.transfer >= PAGE as u32 {
+            return Err(Error::Unsupported);
+        }
+        let pages = pages.clamp(1, config.pages.max(1) as usize);
+        let align = limits.dma.align.max(512);
+        let ios = |count: u16| {
+            let mut failed = None;
+            let mut ios = filled(usize::from(count.max(1)), |_| None)?;
+            for io in &mut ios {
+                match Io::new(pages, DmaConstraints { align, ..limits.dma }) {
+                    Ok(made) => *io = Some(made),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            let mut all = alloc::vec::Vec::new();
+            all.try_reserve_exact(ios.len()).map_err(|_| Error::NoMemory)?;
+            all.extend(ios.into_iter().flatten());
+            failed.map_or(Ok(all.into_boxed_slice()), Err)
+        };
+        Ok(Self {
+            table: Table::new(config.pages)?,
+            ops: Ops::new(config.operations)?,
+            reads: ios(config.reads.saturating_add(1))?,
+            writes: ios(config.writes)?,
+            stalled: Line::EMPTY,
+            runnable: Line::EMPTY,
+            over: [Line::EMPTY; 2],
+            stepping: 0,
+            pins: filled(usize::from(config.pins.clamp(1, NOBODY - 1)), |_| NONE)?,
+            streams: Streams::new(config.ahead.min(config.pages / 4)),
+            back: WriteBack::new(&config),
+            flush: Flush::new(),
+            errors: Errors::new(config.handles)?,
+            fences: 0,
+            wants: 0,
+            plan: None,
+            short: false,
+            end: info.bytes(),
+            device_end: info.bytes(),
+            block_size: info.block_size,
+            features: info.features,
+            max_discard: info.limits.max_discard_blocks,
+            dead: None,
+            full: false,
+            room: 0,
+            counts: Stats::default(),
+            config,
+        })
+    }
+
+    /// Begins an operation, if there is a slot. It is for the caller to step it.
+    pub(crate) fn begin(
+        &mut self,
+        kind: Kind,
+        start: u64,
+        end: u64,
+        data: Data,
+        done: Done,
+    ) -> Result<u16, (Data, Done)> {
+        let id = self.ops.begin(kind, start, end, data, done)?;
+        self.stepping += 1;
+        Ok(id)
+    }
+
+    /// Takes a step of an operation: whether it is to be stepped again.
+    pub(crate) fn step(&mut self, id: u16) -> bool {
+        let step = match self.ops.get(id).kind {
+            Kind::Read => self.step_read(id),
+            Kind::Write => self.step_write(id),
+            Kind::Pin => self.step_pin(id),
+            Kind::Ready => self.step_ready(id),
+            Kind::Sync => self.step_sync(id),
+            Kind::Discard { device } => self.step_discard(id, device),
+            Kind::Idle => Step::Wait,
+        };
+        match step {
+            Step::Again => true,
+            Step::Wait => false,
+            Step::Over(result) => {
+                self.finish(id, result);
+                false
+            }
+        }
+    }
+
+    /// An operation is over: it waits for its completion.
+    pub(crate) fn finish(&mut self, id: u16, result: Result<(), Error>) {
+        let op = self.ops.get_mut(id);
+        (op.kind, op.result) = (Kind::Idle, result);
+        let in_task = matches!(op.done, Some(Done(To::Task(..))));
+        self.ops.push(&mut self.over[usize::from(in_task)], id);
+    }
+
+    /// Puts an operation among those that want something that there is not now.
+    pub(crate) fn stall(&mut self, id: u16) -> Step {
+        self.ops.push(&mut self.stalled, id);
+        Step::Wait
+    }
+
+    /// Something changed that those in line may have waited for.
+    pub(crate) fn retry_stalled(&mut self) {
+        while let Some(id) = self.ops.pop(&mut self.stalled) {
+            self.ops.push(&mut self.runnable, id);
+        }
+    }
+
+    /// Ends those in line: nothing will change for them. Writers are told of the device's error, others that there is no memory.
+    pub(crate) fn fail_stalled(&mut self, error: Error) {
+        while let Some(id) = self.ops.pop(&mut self.stalled) {
+            let writer = matches!(self.ops.get(id).kind, Kind::Write | Kind::Ready);
+            if broken::is(Hazard::ForgottenWithoutMemory) {
+                continue;
+            }
+            self.release_fence(id);
+            self.finish(id, Err(if writer { error } else { Error::NoMemory }));
+        }
+    }
+
+    /// Whether nothing is under way that could help those in line.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let busy = |io: &Io| io.stage != Stage::Idle;
+        !self.stalled.is_empty()
+            && self.runnable.is_empty()
+            && self.stepping == 0
+            && self.wants == 0
+            && !self.reads.iter().any(busy)
+            && !self.writes.iter().any(busy)
+            && !self
+                .ops
+                .all()
+                .any(|(_, op)| matches!(op.kind, Kind::Discard { .. }) && op.phase == crate::op::Phase::Sent)
+    }
+
+    /// Looks for a page on behalf of an operation, and puts that into the page's line if it has to wait there.
+    pub(crate) fn approach(&mut self, id: u16, index: u64) -> Found {
+        let Some(slot) = self.table.find(index) else { return Found::Absent };
+        let page = self.table.page(slot);
+        let reading = self.table.state(slot) == PageState::Reading && !broken::is(Hazard::OverReading);
+        // Who is there first is served first.
+        if reading || !page.waiters.is_empty() {
+            self.wait_for(id, slot);
+            return Found::Waits;
+        }
+        Found::Here(slot)
+    }
+
+    /// Puts an operation into a page's line.
+    pub(crate) fn wait_for(&mut self, id: u16, slot: u32) {
+        self.ops.get_mut(id).waited = true;
+        let waiters = &mut self.table.page_mut(slot).waiters;
+        if broken::is(Hazard::LastFirst) && !waiters.is_empty() {
+            let mut line = core::mem::replace(waiters, Line::EMPTY);
+            self.ops.push(waiters, id);
+            while let Some(id) = self.ops.pop(&mut line) {
+                self.ops.push(waiters, id);
+            }
+            return;
+        }
+        self.ops.push(waiters, id);
+    }
+
+    /// Steps those that wait for a page, in order, once each.
+    pub(crate) fn wake(&mut self, slot: u32) {
+        let mut line = core::mem::replace(&mut self.table.page_mut(slot).waiters, Line::EMPTY);
+        while let Some(id) = self.ops.pop(&mut line) {
+            if self.step(id) {
+                self.ops.push(&mut self.runnable, id);
+            }
+        }
+    }
+
+    /// Whether `pages` pages can be had without another chunk; if not, and there may be one, it is asked for.
+    pub(crate) fn has_room(&mut self, pages: u32) -> bool {
+        let free = self.table.free();
+        let grow = self.table.may_grow().min(pages.saturating_sub(free).div_ceil(CHUNK as u32));
+        if grow > 0 && !self.short {
+            self.wants = self.wants.max(grow);
+            return false;
+        }
+        true
+    }
+
+    /// Bytes of a page that the device has.
+    pub(crate) fn bytes_of(&self, index: u64) -> usize {
+        let start = index.saturating_mul(PAGE as u64);
+        self.device_end.saturating_sub(start).min(PAGE as u64) as usize
+    }
+
+    /// What it has seen, and has now.
+    pub(crate) fn stats(&self) -> Stats {
+        let count = |state| self.table.count(state);
+        Stats {
+            evictions: self.table.evictions,
+            ahead_wasted: self.table.wasted,
+            pages: self.table.with_memory(),
+            clean: count(PageState::Clean),
+            dirty: count(PageState::Dirty) + count(PageState::Redirtied),
+            writing: count(PageState::Writing) + count(PageState::Redirtied),
+            reading: count(PageState::Reading),
+            operations: self.ops.used(),
+            ..self.counts
+        }
+    }
+
+    /// The device takes nothing any more.
+    pub(crate) fn die(&mut self, error: Error) {
+        self.dead = self.dead.or(Some(error));
+        self.fail_stalled(error);
+        self.fail_syncs(error);
+    }
+
+    /// Time passed.
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
+}

@@ -1,0 +1,191 @@
+//! Operations of a task that waits for them, on slices of its own.
+//!
+//! What is here is copied at once. Where a page is not, the task waits until it is, pinned, and copies then: so a slice is used during the call
+//! only, by the caller's own context.
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use undercroft_block::{Data, Error};
+use undercroft_hal::{Task, cpu};
+
+use super::Volume;
+use super::state::State;
+use crate::line::NOBODY;
+use crate::op::{Done, Kind, To};
+use crate::pin::Pinned;
+use crate::state::PageState;
+use crate::table::PAGE;
+
+impl Volume {
+    /// Reads bytes from `start` on.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], or why a page could not be read; what is in `into` is not defined then.
+    pub fn read_blocking(&self, cx: &Task, start: u64, into: &mut [u8]) -> Result<(), Error> {
+        let end = self.range(cx, start, into.len())?;
+        let mut noted = false;
+        let mut at = start;
+        while at < end {
+            let (offset, done) = ((at % PAGE as u64) as usize, (at - start) as usize);
+            let len = (PAGE - offset).min((end - at) as usize);
+            let part = &mut into[done..done + len];
+            let index = at / PAGE as u64;
+            let here = {
+                let mut state = self.core.state.lock(cx);
+                let slot = state.ready_slot(index);
+                if let Some(slot) = slot {
+                    part.copy_from_slice(&state.table.bytes(slot)[offset..offset + len]);
+                    state.counts.hits += 1;
+                    state.touch(slot);
+                }
+                slot.is_some()
+            };
+            if !here {
+                noted = true;
+                let pinned = self.wait_for(cx, Kind::Pin, at, end)?.ok_or(Error::Busy)?;
+                pinned.read(cx, offset, part);
+                pinned.unpin(cx);
+            }
+            at += len as u64;
+        }
+        if !noted && end > start {
+            let planned = self.core.state.lock(cx).note_read(start, end);
+            if planned {
+                self.core.drive(cx);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes bytes from `start` on.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::ReadOnly`], why a page could not be read first, or why there is no room for it. Pages before that are
+    /// written.
+    pub fn write_blocking(&self, cx: &Task, start: u64, from: &[u8]) -> Result<(), Error> {
+        let end = self.range(cx, start, from.len())?;
+        self.core.state.lock(cx).may_write()?;
+        let mut at = start;
+        while at < end {
+            let (offset, done) = ((at % PAGE as u64) as usize, (at - start) as usize);
+            let len = (PAGE - offset).min((end - at) as usize);
+            let part = &from[done..done + len];
+            let written = self.core.state.lock(cx).try_write(at / PAGE as u64, offset, part);
+            if written {
+                at += len as u64;
+                continue;
+            }
+            // Without a pin there was room for it then: it is tried again.
+            if let Some(pinned) = self.wait_for(cx, Kind::Ready, at, at + len as u64)? {
+                let written = pinned.write(cx, offset, part);
+                pinned.unpin(cx);
+                written?;
+                at += len as u64;
+            }
+        }
+        self.core.drive(cx);
+        Ok(())
+    }
+
+    /// As [`Volume::sync`], and waits.
+    ///
+    /// # Errors
+    /// Why what it covers is not known to be durable.
+    pub fn sync_blocking(&self, cx: &Task, range: Range<u64>) -> Result<(), Error> {
+        let end = range.end.min(self.size(cx));
+        self.wait_for(cx, Kind::Sync, range.start.min(end), end).map(drop)
+    }
+
+    /// As [`Volume::sync_all`], and waits.
+    ///
+    /// # Errors
+    /// As [`Volume::sync_blocking`].
+    pub fn sync_all_blocking(&self, cx: &Task) -> Result<(), Error> {
+        self.sync_blocking(cx, 0..u64::MAX)
+    }
+
+    /// As [`Volume::pin`], and waits.
+    ///
+    /// # Errors
+    /// Why the page could not be read, or [`Error::Busy`]: too many pins.
+    pub fn pin_blocking(&self, cx: &Task, at: u64) -> Result<Pinned, Error> {
+        self.range(cx, at, 1)?;
+        self.wait_for(cx, Kind::Pin, at, at + 1)?.ok_or(Error::Busy)
+    }
+
+    /// Makes durable all that was written, and lets the volume go.
+    ///
+    /// # Errors
+    /// Why that cannot be known; the handle is still good. [`Volume::invalidate`] is for an owner who gives up what was not written.
+    pub fn close(self, cx: &Task) -> Result<(), (Self, Error)> {
+        match self.sync_all_blocking(cx) {
+            Ok(()) => Ok(()),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    fn range(&self, cx: &Task, start: u64, len: usize) -> Result<u64, Error> {
+        start.checked_add(len as u64).filter(|end| *end <= self.size(cx)).ok_or(Error::OutOfRange)
+    }
+
+    /// Begins an operation and waits until it is over: its pin.
+    fn wait_for(&self, cx: &Task, kind: Kind, start: u64, end: u64) -> Result<Option<Pinned>, Error> {
+        let core = &self.core;
+        let id = loop {
+            match self.begin_op(cx, kind, start, end, Data::None, Done(To::Cpu(cpu::current()))) {
+                Ok(id) => break id,
+                Err(_) => cx.wait_until(|| {
+                    // Said before it looks: a slot that is freed after the look finds this CPU among those that wait.
+                    core.waiting.fetch_or(1 << cpu::current(), Ordering::SeqCst);
+                    core.slots.load(Ordering::SeqCst) > 0
+                }),
+            }
+        };
+        cx.wait_until(|| core.ready[usize::from(id)].load(Ordering::Acquire));
+        let (_, _, result, pin) = core.state.lock(cx).ops.end(id);
+        core.slot_is_free();
+        let pinned = (pin != NOBODY).then(|| Pinned::new(core.clone(), pin));
+        result.map(|()| pinned)
+    }
+}
+
+impl State {
+    /// A valid page that nobody waits for: those who do are served first.
+    fn ready_slot(&self, index: u64) -> Option<u32> {
+        let slot = self.table.find(index)?;
+        let free = self.table.state(slot).is_valid() && self.table.page(slot).waiters.is_empty();
+        (free && !self.is_fenced(index, NOBODY)).then_some(slot)
+    }
+
+    /// Writes to a page, if that can be done at once.
+    fn try_write(&mut self, index: u64, offset: usize, from: &[u8]) -> bool {
+        let over = self.back.is_over(&self.table);
+        let slot = match self.table.find(index) {
+            Some(_) => self.ready_slot(index).filter(|slot| self.table.state(*slot).is_dirty() || !over),
+            None => {
+                let covered = offset == 0 && from.len() >= self.bytes_of(index);
+                let may = covered && !over && !self.is_fenced(index, NOBODY) && self.has_room(1);
+                if may { self.table.take() } else { None }
+            }
+        };
+        let Some(slot) = slot else { return false };
+        let hit = self.table.state(slot) != PageState::Free;
+        self.put(slot, index, offset, from.len(), |page| page.copy_from_slice(from));
+        self.counts.hits += u64::from(hit);
+        self.counts.misses += u64::from(!hit);
+        if hit {
+            self.touch(slot);
+        }
+        true
+    }
+
+    /// Tells the read-ahead of a read that found all its pages: whether something is to be read.
+    fn note_read(&mut self, start: u64, end: u64) -> bool {
+        let plan = self.streams.note(start / PAGE as u64, (end - 1) / PAGE as u64, self.table.wasted);
+        if let Some(plan) = plan {
+            self.read_ahead(plan);
+        }
+        plan.is_some()
+    }
+}
