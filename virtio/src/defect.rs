@@ -58,6 +58,10 @@ pub(crate) enum Defect {
     SwitchesWithoutFlush = 1 << 24,
     /// A packed ring's wrap counter is not turned at the end of the ring.
     KeepsWrap = 1 << 25,
+    /// The chain that is freed is the oldest, whichever came back (P-01).
+    FreesInOrder = 1 << 26,
+    /// A ring that begins anew keeps what was in its memory (P-05).
+    KeepsMemory = 1 << 27,
 }
 
 /// The hazards in force.

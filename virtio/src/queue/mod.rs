@@ -22,6 +22,8 @@ mod packed_memory;
 mod ring;
 mod split;
 
+#[cfg(all(not(loom), test))]
+mod hazard_tests;
 #[cfg(all(loom, test))]
 mod loom_tests;
 #[cfg(all(loom, test))]

@@ -165,7 +165,9 @@ impl<M: RingMemory> Split<M> {
 
     /// Makes the ring as it was at first, memory and all, with nothing in flight. The device does not use it: it was reset.
     pub fn restart(&mut self) {
-        self.memory.clear();
+        if !self.defects.has(Defect::KeepsMemory) {
+            self.memory.clear();
+        }
         for (index, shadow) in (0..).zip(&mut self.shadow) {
             *shadow = Shadow::free(index, self.size);
         }
@@ -255,7 +257,11 @@ impl<M: RingMemory> Split<M> {
         if len > shadow.claimable && !self.defects.has(Defect::TrustsLengths) {
             return Err(self.fail(RingError::TooLong(len)));
         }
-        self.release(head, shadow.count);
+        #[cfg(test)]
+        let freed = if self.defects.has(Defect::FreesInOrder) { self.oldest() } else { head };
+        #[cfg(not(test))]
+        let freed = head;
+        self.release(freed, shadow.count);
         self.next_used = self.next_used.wrapping_add(1);
         self.in_flight = self.in_flight.wrapping_sub(1);
         self.returned = self.returned.wrapping_add(1);
@@ -281,6 +287,13 @@ impl<M: RingMemory> Split<M> {
         last.next = self.free_head;
         self.free_head = head;
         self.free = self.free.wrapping_add(count);
+    }
+
+    #[cfg(test)]
+    fn oldest(&self) -> u16 {
+        let heads = (0..).zip(&self.shadow).filter(|(_, shadow)| shadow.state == State::Head);
+        let age = |at: u16| self.next_available.wrapping_sub(at);
+        heads.max_by_key(|(_, shadow)| age(shadow.at)).map_or(0, |(head, _)| head)
     }
 
     #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::defect::{Defect, Defects};
 use crate::wire::ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, USED_NO_NOTIFY, UsedElement};
 
 /// A ring's memory, with the device's view of it.
-struct Plain {
+pub(super) struct Plain {
     descriptors: RefCell<Vec<Descriptor>>,
     tables: RefCell<Vec<Descriptor>>,
     table_len: u16,
@@ -85,17 +85,17 @@ impl RingMemory for Rc<Plain> {
 }
 
 /// The device's side.
-struct Device {
+pub(super) struct Device {
     memory: Rc<Plain>,
     size: u16,
     event_idx: bool,
     seen: u16,
     /// Taken and not returned.
-    taken: VecDeque<u16>,
+    pub(super) taken: VecDeque<u16>,
 }
 
 impl Device {
-    fn new(size: u16, table_len: u16, event_idx: bool) -> (Split<Rc<Plain>>, Self) {
+    pub(super) fn new(size: u16, table_len: u16, event_idx: bool) -> (Split<Rc<Plain>>, Self) {
         let n = usize::from(size);
         let memory = Rc::new(Plain {
             descriptors: RefCell::new(vec![NONE; n]),
@@ -115,12 +115,18 @@ impl Device {
     }
 
     /// Takes everything that was published and goes to sleep until the next.
-    fn take(&mut self) {
+    pub(super) fn take(&mut self) {
         while self.seen != self.memory.available_index.get() {
             self.taken.push_back(self.memory.available.borrow()[usize::from(self.seen % self.size)]);
             self.seen = self.seen.wrapping_add(1);
         }
         self.memory.available_event.set(self.seen);
+    }
+
+    /// Begins anew, as after a reset.
+    pub(super) fn restart(&mut self) {
+        self.seen = 0;
+        self.taken.clear();
     }
 
     /// Writes a used element, whatever it says, and moves the index.
@@ -131,7 +137,7 @@ impl Device {
     }
 
     /// Returns the `nth` of what it has; `true` if it would interrupt.
-    fn give(&mut self, nth: usize) -> bool {
+    pub(super) fn give(&mut self, nth: usize) -> bool {
         let head = self.taken.remove(nth).expect("has that many");
         let old = self.memory.used_index.get();
         self.put(u32::from(head), self.writable(head));
@@ -140,7 +146,7 @@ impl Device {
     }
 
     /// The chain at `head`, as the device reads it.
-    fn chain(&self, head: u16) -> Vec<Descriptor> {
+    pub(super) fn chain(&self, head: u16) -> Vec<Descriptor> {
         let descriptors = self.memory.descriptors.borrow();
         let first = descriptors[usize::from(head)];
         if first.flags.get() & DESC_INDIRECT != 0 {
@@ -161,7 +167,7 @@ impl Device {
     }
 }
 
-fn add(ring: &mut Split<Rc<Plain>>, buffers: &[(u64, u32, bool)]) -> Result<u16, AddError> {
+pub(super) fn add(ring: &mut Split<Rc<Plain>>, buffers: &[(u64, u32, bool)]) -> Result<u16, AddError> {
     let mut chain = ring.chain(buffers.len() as u16)?;
     for &(addr, len, writable) in buffers {
         chain.push(Buffer { addr, len, writable });
@@ -169,7 +175,7 @@ fn add(ring: &mut Split<Rc<Plain>>, buffers: &[(u64, u32, bool)]) -> Result<u16,
     chain.finish()
 }
 
-const READ: [(u64, u32, bool); 3] = [(0x1000, 16, false), (0x2000, 512, true), (0x3000, 1, true)];
+pub(super) const READ: [(u64, u32, bool); 3] = [(0x1000, 16, false), (0x2000, 512, true), (0x3000, 1, true)];
 
 /// Runs batches of 1 to 7 chains until the 16-bit indices went round, and reports the first thing that is wrong.
 fn wraps(size: u16, table_len: u16, event_idx: bool, defects: Defects) -> Result<(), String> {
