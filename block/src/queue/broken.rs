@@ -17,6 +17,8 @@ pub(super) enum Hazard {
     FakeDurable,
     /// A flush that a reset ended is sent again, and reported done.
     FlushSentAgain,
+    /// A flush that waited is never done, because none of the blocks that it names are.
+    FlushEndless,
     /// The answer after the abort completes the request a second time.
     LateAnswerCounts,
     /// Nobody looks at deadlines.

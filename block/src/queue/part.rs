@@ -1,5 +1,6 @@
 //! The splitter: how much of a request a device takes at once. Pure functions.
 
+use super::broken::{self, Hazard};
 use crate::{Error, Info, Op, Request};
 
 /// Blocks that the device takes of a request of which `done` are done; at least 1. Ends at a physical block where it can.
@@ -10,7 +11,8 @@ pub(super) fn next(request: &Request, done: u32, info: &Info) -> Result<u32, Err
     let left = request.blocks.saturating_sub(done);
     let limits = &info.limits;
     let most = match request.op {
-        Op::Flush => return Ok(0),
+        // Whatever range it names: that has no meaning, and it has no parts.
+        Op::Flush => return Ok(if broken::is(Hazard::FlushEndless) { 0 } else { left }),
         Op::Discard => left.min(limits.max_discard_blocks),
         Op::WriteZeroes => left.min(limits.max_write_zeroes_blocks),
         Op::Read | Op::Write => bytes(request, done, left, info)? / info.block_size.max(1),

@@ -203,6 +203,33 @@ fn a_device_with_durable_writes_has_no_flush() {
     .unwrap();
 }
 
+/// A flush may name a range, which means nothing. It may have to wait, too, and be sent again.
+fn flushes() -> Result<(), String> {
+    try_with(1, Features::VOLATILE_CACHE, TIMES, |rig| {
+        rig.script(&[Act::Do, Act::Fail(Error::Busy)]);
+        rig.send(1, Op::Write, 0, 1);
+        rig.send(2, Op::Flush, 1, 3);
+        for _ in 0..10 {
+            rig.pass(MS / 10);
+        }
+        assert_eq!(rig.result(2), Some(Ok(())));
+        assert_eq!(rig.model.lock().seen.iter().filter(|seen| seen.op == Op::Flush).count(), 2);
+        let done = rig.sink.done.lock().unwrap();
+        assert_eq!((done[&2].0.lba, done[&2].0.blocks), (1, 3));
+    })
+}
+
+#[test]
+fn a_flush_that_waited_ends_once() {
+    flushes().unwrap();
+}
+
+#[test]
+fn a_flush_that_waited_ends_once_control() {
+    let error = with(Hazard::FlushEndless, flushes).unwrap_err();
+    assert!(error.contains("sent without end"), "{error}");
+}
+
 /// The device goes away with requests in line.
 fn removed() -> Result<(), String> {
     try_with(1, Features::VOLATILE_CACHE, TIMES, |rig| {

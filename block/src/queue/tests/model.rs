@@ -229,6 +229,7 @@ impl BlockDevice for Model {
         }
         let Request { op, lba, blocks, fua, .. } = request;
         state.seen.push(Seen { op, lba, blocks, fua });
+        assert!(state.seen.len() < 100_000, "sent without end");
         let act = state.script.pop_front().unwrap_or(Act::Do);
         let tag = state.next;
         state.next += 1;
