@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use undercroft_block::queue::{self, BlockQueue};
 use undercroft_block::scsi::{self, Host};
 use undercroft_block::{BlockDevice, Features, Identity};
 use undercroft_hal::irq::IrqLine;
@@ -22,9 +23,11 @@ use crate::{entropy, partitions};
 pub struct Disk {
     /// Its driver and a running number.
     pub name: String,
-    /// The device.
+    /// The device, behind its queue.
     pub device: Arc<dyn BlockDevice>,
-    /// The device again, if it is of the kind whose write cache can be switched.
+    /// The queue.
+    pub queue: Arc<BlockQueue>,
+    /// The device below it again, if it is of the kind whose write cache can be switched.
     pub cache: Option<Arc<VirtioBlk>>,
 }
 
@@ -146,7 +149,9 @@ impl Finder<'_> {
     fn disk(&mut self, device: Arc<dyn BlockDevice>) {
         let driver = device.identity().driver;
         let number = self.disks.iter().filter(|disk| disk.device.identity().driver == driver).count();
-        self.disks.push(Disk { name: format!("{driver}{number}"), device, cache: None });
+        let queue = Arc::new(BlockQueue::new(device, queue::Config::default()));
+        let device = Arc::clone(&queue) as Arc<dyn BlockDevice>;
+        self.disks.push(Disk { name: format!("{driver}{number}"), device, queue, cache: None });
     }
 }
 

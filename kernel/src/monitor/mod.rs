@@ -7,6 +7,7 @@ mod callouts;
 mod device;
 mod disk;
 mod editor;
+mod queues;
 mod status;
 mod terminal;
 #[cfg(test)]
@@ -105,6 +106,12 @@ const COMMANDS: &[Command] = &[
         takes: "",
         what: "queues of each CPU: depth, waiting times, batches used up; locks",
         run: status::stats,
+    },
+    Command {
+        name: "queues",
+        takes: "",
+        what: "queues of each disk: requests, parts, waits, deadlines, recovery, errors",
+        run: queues::queues,
     },
     Command {
         name: "latency",
