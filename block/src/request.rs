@@ -218,6 +218,15 @@ impl Request {
         if total != bytes { Err(Error::BadLength) } else { Ok(()) }
     }
 
+    /// Hands the request to its completion. No lock may be held.
+    #[inline(always)]
+    pub(crate) fn hand_over(mut self, cx: &BottomHalf, result: Result<(), Error>) {
+        self.move_back(u64::MAX);
+        undercroft_hal::sync::assert_unlocked("a completion runs");
+        let Completion { sink, cookie } = self.completion.clone();
+        sink.complete(cx, cookie, self, result);
+    }
+
     /// The device takes the request: from here on it must be finished exactly once.
     pub fn accept(self) -> InFlight {
         InFlight { request: Some(self) }
@@ -251,11 +260,8 @@ impl InFlight {
 
     /// Hands the request to its completion. No lock may be held.
     pub fn finish(mut self, cx: &BottomHalf, result: Result<(), Error>) {
-        if let Some(mut request) = self.request.take() {
-            request.move_back(u64::MAX);
-            undercroft_hal::sync::assert_unlocked("a completion runs");
-            let Completion { sink, cookie } = request.completion.clone();
-            sink.complete(cx, cookie, request, result);
+        if let Some(request) = self.request.take() {
+            request.hand_over(cx, result);
         }
     }
 

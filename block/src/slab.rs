@@ -128,6 +128,22 @@ impl<T> Slab<T> {
         self.remove_index(tag.index)
     }
 
+    /// Drops the value under a tag where it is, if that use is not over.
+    #[inline]
+    pub fn free(&mut self, tag: Tag) {
+        let queue = self.queue;
+        if let Some(slot) = self.slots.get_mut(usize::from(tag.index))
+            && slot.generation == tag.generation
+            && tag.queue == queue
+            && slot.value.is_some()
+        {
+            slot.value = None;
+            slot.next = self.free;
+            self.free = tag.index;
+            self.used -= 1;
+        }
+    }
+
     /// Takes out whatever is in slot `index`: for devices whose answers carry the index only.
     pub fn remove_index(&mut self, index: u16) -> Option<T> {
         let slot = self.slots.get_mut(usize::from(index))?;
@@ -155,6 +171,7 @@ mod tests {
         let first = slab.insert('a').unwrap();
         assert_eq!(slab.remove(first), Some('a'));
         let second = slab.insert('b').unwrap();
+        slab.free(first);
         assert_eq!(second.index(), first.index(), "the slot is used again");
         assert_eq!(slab.tag_at(second.index()), Some(second));
         assert_eq!((slab.tag_at(1), slab.tag_at(9)), (None, None));
@@ -162,6 +179,9 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.remove(Tag::from_bits(second.to_bits() ^ 1 << 48)), None, "another queue's tag");
         assert_eq!(slab.remove(Tag::from_bits(second.to_bits())), Some('b'));
+        let third = slab.insert('c').unwrap();
+        slab.free(third);
+        assert_eq!((slab.get(third), slab.len()), (None, 0));
     }
 
     #[test]

@@ -21,26 +21,41 @@ enum After {
 }
 
 impl Complete for Core {
-    fn complete(&self, cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
-        let (after, more, look) = {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            state.at_device = state.at_device.saturating_sub(1);
-            state.epoch += 1;
-            state.full = false;
-            let after = state.completed(Tag::from_bits(cookie), request, result);
-            let backoff = state.backoff;
-            let look = backoff.filter(|until| state.arms(*until));
-            (after, state.waits > 0 || state.refused != 0, look)
-        };
+    fn complete(&self, cx: &BottomHalf, cookie: u64, mut request: Request, result: Result<(), Error>) {
+        let tag = Tag::from_bits(cookie);
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.at_device = state.at_device.saturating_sub(1);
+        state.epoch += 1;
+        state.full = false;
+        if result.is_ok()
+            && let Some(job) = state.jobs.get_mut(tag)
+            && job.is_straight()
+            && let Some(parent) = job.parent.take()
+        {
+            // Most of them.
+            state.jobs.free(tag);
+            state.went_well();
+            state.stats.completed += 1;
+            let more = state.waits > 0 || state.refused != 0;
+            drop(guard);
+            request.give_back_to(parent);
+            request.hand_over(cx, Ok(()));
+            if more {
+                self.pump();
+                self.tell_room(cx);
+            }
+            return;
+        }
+        let after = state.completed(tag, request, result);
+        let backoff = state.backoff;
+        let look = backoff.filter(|until| state.arms(*until));
+        let more = state.waits > 0 || state.refused != 0;
+        drop(guard);
         if let Some(until) = look {
             self.look_at(until);
         }
         match after {
-            After::Finish(flight, Ok(())) => {
-                self.state.lock().stats.completed += 1;
-                flight.finish(cx, Ok(()));
-            }
             After::Finish(flight, result) => self.deliver(cx, flight, result),
             After::Again => {}
             After::Dropped(request) => drop(request),
@@ -63,13 +78,10 @@ impl State {
             self.stats.orphans_returned += 1;
             return After::Dropped(request);
         }
-        if result.is_ok() && !job.victim && job.part == job.blocks && !job.emulate {
-            // Most of them.
-            self.went_well();
-            return After::Finish(self.close(tag, request).accept(), Ok(()));
-        }
-        if result.is_ok() || !broken::is(Hazard::NotRestored) {
-            job.unshape(&mut request);
+        if let (Some(kept), true) =
+            (self.kept.get_mut(usize::from(tag.index())), result.is_ok() || !broken::is(Hazard::NotRestored))
+        {
+            job.unshape(kept, &mut request);
         }
         let victim = core::mem::take(&mut job.victim);
         let again = match result {

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use undercroft_hal::sync::{IrqSpinLock, Rank};
@@ -14,12 +14,14 @@ use super::Config;
 use super::broken::{self, Hazard};
 use super::job::Place;
 use super::state::State;
-use crate::{BlockDevice, Error, Event, Fault, Identity, InFlight, Watcher};
+use crate::{BlockDevice, Error, Event, Fault, Identity, InFlight, Tag, Watcher};
 
 /// How often a device's errors are reported at most.
 pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Completions that one run of the bottom half delivers.
 const BATCH: usize = 32;
+/// No device calls a request this: its queue, slot and generation would all be the last.
+const NO_TAG: u64 = u64::MAX;
 
 /// Who is told of events, if anybody.
 type Watching = Option<Arc<dyn Watcher>>;
@@ -29,6 +31,8 @@ pub(crate) struct Core {
     pub(super) identity: Identity,
     pub(super) config: Config,
     pub(super) state: IrqSpinLock<State>,
+    /// By slot, how the device calls the request that it has from there.
+    device_tags: Box<[AtomicU64]>,
     pub(super) callout: Callout<BottomHalf>,
     pub(super) work: BottomHalfWork,
     pub(super) watchers: Box<[IrqSpinLock<Watching>]>,
@@ -60,6 +64,7 @@ impl Core {
                 identity: device.identity().clone(),
                 config,
                 state: IrqSpinLock::new(Rank::BLOCK, State::new(capacity, submitters, depth)),
+                device_tags: (0..capacity).map(|_| AtomicU64::new(NO_TAG)).collect(),
                 callout: Callout::new(cpu::current(), move |cx: &BottomHalf, _: &_| {
                     if let Some(core) = expires.upgrade() {
                         core.expire(cx);
@@ -76,6 +81,31 @@ impl Core {
         });
         core.device.watch(Arc::new(Ear(Arc::downgrade(&core))));
         core
+    }
+
+    /// The device is about to be given the request of a slot. With the lock held.
+    #[inline]
+    pub(super) fn sending(&self, tag: Tag) {
+        if let Some(device) = self.device_tags.get(usize::from(tag.index())) {
+            device.store(NO_TAG, Ordering::Relaxed);
+        }
+    }
+
+    /// The device has taken it, and calls it `device`.
+    ///
+    /// Without the lock, which the path of a request takes only twice. The request may be done by now and its slot used again: then this is a
+    /// stale tag over a good one. The device knows that it is stale; recovery and cancellation do as if there were none.
+    #[inline]
+    pub(super) fn sent(&self, tag: Tag, device: Tag) {
+        if let Some(slot) = self.device_tags.get(usize::from(tag.index())) {
+            slot.store(device.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// How the device calls the request of a slot, if it has said so yet.
+    pub(super) fn device_tag(&self, tag: Tag) -> Option<Tag> {
+        let bits = self.device_tags.get(usize::from(tag.index()))?.load(Ordering::Relaxed);
+        (bits != NO_TAG).then(|| Tag::from_bits(bits))
     }
 
     /// Something happened to the device.
@@ -108,10 +138,8 @@ impl Core {
             let flight = {
                 let mut state = self.state.lock();
                 let Some(tag) = state.pick() else { return };
-                match state.jobs.get_mut(tag).map(|job| core::mem::replace(&mut job.place, Place::Sending)) {
-                    Some(Place::Waiting(flight)) => state.close(tag, flight.give_back()).accept(),
-                    _ => continue,
-                }
+                let Some(flight) = state.take_kept(tag) else { continue };
+                state.close(tag, flight.give_back()).accept()
             };
             self.deliver(cx, flight, Err(error));
         }
@@ -123,8 +151,8 @@ impl Core {
             let (flight, result) = {
                 let mut state = self.state.lock();
                 let Some(tag) = state.ended.pop_front() else { break };
-                let place = state.jobs.get_mut(tag).map(|job| core::mem::replace(&mut job.place, Place::Sending));
-                let Some(Place::Ended(flight, result)) = place else { continue };
+                let Some(Place::Ended(result)) = state.jobs.get(tag).map(|job| job.place) else { continue };
+                let Some(flight) = state.take_kept(tag) else { continue };
                 (state.close(tag, flight.give_back()).accept(), result)
             };
             self.deliver(cx, flight, result);

@@ -15,7 +15,7 @@ use crate::{Error, InFlight, Tag};
 enum Overdue {
     /// It never got to the device, or not wholly.
     Waiting(InFlight, Error),
-    AtDevice(Option<Tag>),
+    AtDevice(Tag),
 }
 
 impl Core {
@@ -40,7 +40,7 @@ impl Core {
         while let Some(overdue) = self.next_overdue(&mut index) {
             match overdue {
                 Overdue::Waiting(flight, error) => self.deliver(cx, flight, Err(error)),
-                Overdue::AtDevice(device) => self.abort(device),
+                Overdue::AtDevice(tag) => self.abort(self.device_tag(tag)),
             }
         }
         self.climb(cx);
@@ -67,21 +67,20 @@ impl Core {
             let Some(tag) = tag else { continue };
             let Some(job) = state.jobs.get_mut(tag).filter(|job| now >= job.deadline) else { continue };
             match job.place {
-                Place::Waiting(_) => {
+                Place::Waiting => {
                     let error = job.last.unwrap_or(Error::TimedOut);
                     let Some(flight) = state.leave_line(tag) else { continue };
                     let request = flight.give_back();
                     state.stats.overdue += 1;
                     return Some(Overdue::Waiting(state.close(tag, request).accept(), error));
                 }
-                Place::Sending | Place::Device(_) if !job.victim => {
+                Place::Device if !job.victim => {
                     job.victim = true;
-                    let device = if let Place::Device(tag) = job.place { Some(tag) } else { None };
                     state.victims += 1;
                     state.stats.overdue += 1;
                     let patience = self.config.rungs[0];
                     state.climb.get_or_insert_with(|| Climb::new(now, patience));
-                    return Some(Overdue::AtDevice(device));
+                    return Some(Overdue::AtDevice(tag));
                 }
                 _ => {}
             }

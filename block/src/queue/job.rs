@@ -5,7 +5,7 @@ use undercroft_hal::Instant;
 
 use crate::data::Edges;
 use crate::request::Parent;
-use crate::{Data, Error, InFlight, Op, Request, Tag};
+use crate::{Data, Error, InFlight, Op, Request};
 
 /// What is being done for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,18 +17,27 @@ pub(super) enum Stage {
 }
 
 /// Where the request is.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In line, or about to be.
-    Waiting(InFlight),
-    /// Given to the device, which has not answered with a tag yet.
-    Sending,
-    /// With the device.
-    Device(Tag),
-    /// Done, with a result that a bottom half delivers.
-    Ended(InFlight, Result<(), Error>),
+    /// In line: it is in [`Kept::flight`].
+    Waiting,
+    /// With the device, or on its way there.
+    Device,
+    /// Done, with a result that a bottom half delivers: it is in [`Kept::flight`].
+    Ended(Result<(), Error>),
     /// With a device that was given up: the submitter has its completion, the buffers are freed when the device gives them back.
     Orphan,
+}
+
+/// What a slot keeps of a request that does not go straight through. Apart from the [`Job`], which every request makes and moves.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// The request, unless the device has it.
+    pub flight: Option<InFlight>,
+    /// What its data showed before it was cut.
+    pub edges: Option<Edges>,
+    /// The written data, while the flush is under way.
+    pub stash: Option<Data>,
 }
 
 #[derive(Debug)]
@@ -52,17 +61,15 @@ pub(super) struct Job {
     /// Blocks done, and blocks of the part under way.
     pub done: u32,
     pub part: u32,
-    pub edges: Option<Edges>,
     pub deadline: Instant,
     /// Why it was put off last.
     pub last: Option<Error>,
-    /// The written data, while the flush is under way.
-    pub stash: Option<Data>,
     pub place: Place,
 }
 
 impl Job {
-    pub fn new(from: u8, request: &Request, parent: Parent, deadline: Instant, emulate: bool, place: Place) -> Self {
+    #[inline]
+    pub fn new(from: u8, request: &Request, parent: Parent, deadline: Instant, emulate: bool) -> Self {
         Self {
             parent: Some(parent),
             from,
@@ -77,18 +84,16 @@ impl Job {
             blocks: request.blocks,
             done: 0,
             part: request.blocks,
-            edges: None,
             deadline,
             last: None,
-            stash: None,
-            place,
+            place: Place::Device,
         }
     }
 
     /// Makes the request the next thing to send: `part` blocks, or the flush. `false`: there are no such bytes.
-    pub fn shape(&mut self, request: &mut Request, part: u32, block_size: u32) -> bool {
+    pub fn shape(&mut self, kept: &mut Kept, request: &mut Request, part: u32, block_size: u32) -> bool {
         if self.stage == Stage::Flush {
-            self.stash = Some(core::mem::take(&mut request.data));
+            kept.stash = Some(core::mem::take(&mut request.data));
             (request.op, request.lba, request.blocks, request.fua) = (Op::Flush, 0, 0, false);
             return true;
         }
@@ -101,19 +106,19 @@ impl Job {
             request.blocks = part;
             if matches!(self.op, Op::Read | Op::Write) {
                 let size = block_size as usize;
-                self.edges = request.data.narrow(self.done as usize * size, part as usize * size);
-                return self.edges.is_some();
+                kept.edges = request.data.narrow(self.done as usize * size, part as usize * size);
+                return kept.edges.is_some();
             }
         }
         true
     }
 
     /// Makes the request what it was when it came.
-    pub fn unshape(&mut self, request: &mut Request) {
-        if let Some(edges) = self.edges.take() {
+    pub fn unshape(&self, kept: &mut Kept, request: &mut Request) {
+        if let Some(edges) = kept.edges.take() {
             request.data.widen(edges);
         }
-        if let Some(data) = self.stash.take() {
+        if let Some(data) = kept.stash.take() {
             request.data = data;
         }
         (request.op, request.lba, request.blocks, request.fua) = (self.op, self.lba, self.blocks, self.fua);
@@ -127,6 +132,12 @@ impl Job {
     }
 
     pub const fn is_at_device(&self) -> bool {
-        matches!(self.place, Place::Sending | Place::Device(_))
+        matches!(self.place, Place::Device)
+    }
+
+    /// Whether the device has all of it as it came, in time: when it is done there, it is done.
+    #[inline]
+    pub const fn is_straight(&self) -> bool {
+        self.is_at_device() && self.part == self.blocks && !self.emulate && !self.victim
     }
 }

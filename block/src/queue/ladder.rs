@@ -104,6 +104,7 @@ impl Core {
             match step {
                 Step::Stay => return,
                 Step::Ask(rung, overdue) => {
+                    let overdue = overdue.and_then(|tag| self.device_tag(tag));
                     let answer = rung.recovery(overdue).map_or(Managed::Unsupported, |what| self.device.recover(what));
                     self.note_answer(rung, answer);
                 }
@@ -124,7 +125,7 @@ impl Core {
         climb.until = now + self.config.rungs[rung as usize];
         // What is sent during a reset would only be ended by it.
         state.held = true;
-        Step::Ask(rung, state.an_overdue())
+        Step::Ask(rung, state.overdue().find(|tag| self.device_tag(*tag).is_some()))
     }
 
     /// The device is not used any more. Whoever waits is told now, whether the device gives the buffers back or not.

@@ -7,7 +7,7 @@ use core::time::Duration;
 use undercroft_hal::Instant;
 
 use super::broken::{self, Hazard};
-use super::job::{Job, Place, Stage};
+use super::job::{Job, Kept, Place, Stage};
 use super::ladder::Climb;
 use super::stats::QueueStats;
 use crate::{Error, InFlight, Request, Slab, Tag};
@@ -20,6 +20,8 @@ const LONGEST: Duration = Duration::from_millis(100);
 
 pub(super) struct State {
     pub jobs: Slab<Job>,
+    /// By slot.
+    pub kept: Box<[Kept]>,
     /// Who waits, by submitter. Never grow.
     pub waiting: Box<[VecDeque<Tag>]>,
     pub waits: usize,
@@ -61,6 +63,7 @@ impl State {
         let line = || VecDeque::with_capacity(usize::from(capacity));
         Self {
             jobs: Slab::new(0, capacity),
+            kept: (0..capacity).map(|_| Kept::default()).collect(),
             waiting: (0..submitters).map(|_| line()).collect(),
             waits: 0,
             turn: 0,
@@ -121,8 +124,9 @@ impl State {
 
     /// Puts a request that is not to go now in line.
     pub fn put_off(&mut self, tag: Tag, request: Request, first: bool) {
-        if let Some(job) = self.jobs.get_mut(tag) {
-            job.place = Place::Waiting(request.accept());
+        if let (Some(job), Some(kept)) = (self.jobs.get_mut(tag), self.kept.get_mut(usize::from(tag.index()))) {
+            job.place = Place::Waiting;
+            kept.flight = Some(request.accept());
             self.line_up(tag, first);
         } else {
             debug_assert!(false, "a request without a job");
@@ -146,40 +150,35 @@ impl State {
     /// Takes a waiting job's request out of line. The job stays.
     pub fn leave_line(&mut self, tag: Tag) -> Option<InFlight> {
         let job = self.jobs.get_mut(tag)?;
-        if !matches!(job.place, Place::Waiting(_)) {
+        if job.place != Place::Waiting {
             return None;
         }
         let line = self.waiting.get_mut(usize::from(job.from))?;
         let at = line.iter().position(|waits| *waits == tag)?;
         line.remove(at);
         self.waits -= 1;
-        match core::mem::replace(&mut job.place, Place::Sending) {
-            Place::Waiting(flight) => Some(flight),
-            _ => None,
-        }
+        self.take_kept(tag)
+    }
+
+    /// Takes a request that is not with the device out of its slot. The job stays.
+    pub fn take_kept(&mut self, tag: Tag) -> Option<InFlight> {
+        let job = self.jobs.get_mut(tag)?;
+        job.place = Place::Device;
+        self.kept.get_mut(usize::from(tag.index()))?.flight.take()
     }
 
     /// A job ends: its request is its submitter's again.
     pub fn close(&mut self, tag: Tag, mut request: Request) -> Request {
         if let Some(mut job) = self.jobs.remove(tag) {
-            if !broken::is(Hazard::NotRestored) {
-                job.unshape(&mut request);
+            if let (Some(kept), false) = (self.kept.get_mut(usize::from(tag.index())), broken::is(Hazard::NotRestored))
+            {
+                job.unshape(kept, &mut request);
             }
             if let Some(parent) = job.parent.take() {
                 request.give_back_to(parent);
             }
         }
         request
-    }
-
-    /// The device has taken a request.
-    #[inline]
-    pub fn sent(&mut self, tag: Tag, device: Tag) {
-        if let Some(job) = self.jobs.get_mut(tag)
-            && matches!(job.place, Place::Sending)
-        {
-            job.place = Place::Device(device);
-        }
     }
 
     /// The device has done one.
@@ -225,7 +224,7 @@ impl State {
         for index in 0..self.jobs.capacity() {
             let job = self.jobs.tag_at(index as u16).and_then(|tag| self.jobs.get(tag));
             if let Some(job) = job
-                && (matches!(job.place, Place::Waiting(_)) || job.is_at_device() && !job.victim)
+                && (job.place == Place::Waiting || job.is_at_device() && !job.victim)
             {
                 next = next.min(job.deadline);
             }
@@ -233,12 +232,11 @@ impl State {
         next
     }
 
-    /// The device's tag of a request that is overdue there.
-    pub fn an_overdue(&self) -> Option<Tag> {
-        (0..self.jobs.capacity()).find_map(|index| {
-            let job = self.jobs.get(self.jobs.tag_at(index as u16)?)?;
-            if let (true, Place::Device(tag)) = (job.victim, &job.place) { Some(*tag) } else { None }
-        })
+    /// The slots of requests that are overdue at the device.
+    pub fn overdue(&self) -> impl Iterator<Item = Tag> + '_ {
+        (0..self.jobs.capacity())
+            .filter_map(|index| self.jobs.tag_at(index as u16))
+            .filter(|tag| self.jobs.get(*tag).is_some_and(|job| job.victim && job.is_at_device()))
     }
 
     /// An overdue request has come back, or is not waited for any more. `true`: it was the last.

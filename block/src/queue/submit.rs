@@ -47,9 +47,10 @@ impl Core {
         }
         // What it breaks of the device's limits, the device says: that is rare, and looked at then.
         let parent = request.take_over(Arc::clone(self) as Arc<dyn Complete>);
-        let job = Job::new(from, &request, parent, deadline, false, Place::Sending);
+        let job = Job::new(from, &request, parent, deadline, false);
         let Ok(tag) = state.admit(job) else { return Err(refuse(request, Refusal::Full)) };
         request.set_cookie(tag.to_bits());
+        self.sending(tag);
         state.at_device += 1;
         let epoch = state.epoch;
         let arms = state.arms(deadline);
@@ -59,7 +60,7 @@ impl Core {
         }
         match self.device.submit(request) {
             Ok(device) => {
-                self.state.lock().sent(tag, device);
+                self.sent(tag, device);
                 Ok(tag)
             }
             Err(rejected) => self.rejected(tag, rejected, epoch),
@@ -92,7 +93,7 @@ impl Core {
             return Err(refuse(request, Refusal::Full));
         }
         let parent = request.take_over(Arc::clone(self) as Arc<dyn Complete>);
-        let job = Job::new(from, &request, parent, deadline, emulate, Place::Sending);
+        let job = Job::new(from, &request, parent, deadline, emulate);
         let Ok(tag) = state.admit(job) else { return Err(refuse(request, Refusal::Full)) };
         request.set_cookie(tag.to_bits());
         state.stats.waited += 1;
@@ -158,8 +159,8 @@ impl Core {
     /// The device has no room for a request: it waits, first in its line.
     fn no_room(&self, tag: Tag, mut request: Request, epoch: u64) {
         self.take_back(tag, |state| {
-            if let Some(job) = state.jobs.get_mut(tag) {
-                job.unshape(&mut request);
+            if let (Some(job), Some(kept)) = (state.jobs.get(tag), state.kept.get_mut(usize::from(tag.index()))) {
+                job.unshape(kept, &mut request);
             }
             state.put_off(tag, request, true);
             // Room that came since was before the refusal was known: then it is tried again, and else it will be announced.
@@ -177,7 +178,7 @@ impl Core {
                 Pick::Send(request, tag, epoch) => match self.device.submit(request) {
                     Ok(device) => {
                         any = true;
-                        self.state.lock().sent(tag, device);
+                        self.sent(tag, device);
                     }
                     Err(Rejected { request, why: Refusal::Full }) => self.no_room(tag, request, epoch),
                     Err(Rejected { request, why: Refusal::Invalid(error) | Refusal::Gone(error) }) => {
@@ -203,6 +204,7 @@ impl Core {
             return Pick::Nothing;
         }
         let Some(tag) = state.pick() else { return Pick::Nothing };
+        self.sending(tag);
         state.prepare(tag, &info)
     }
 
@@ -216,10 +218,11 @@ impl Core {
             } else {
                 let Some(job) = state.jobs.get_mut(tag) else { return false };
                 job.cancelled = true;
-                match job.place {
-                    Place::Device(device) => Some(device),
-                    _ => return false,
+                if !job.is_at_device() {
+                    return false;
                 }
+                let Some(device) = self.device_tag(tag) else { return false };
+                Some(device)
             }
         };
         match device {
@@ -235,12 +238,13 @@ impl Core {
 impl State {
     /// A bottom half will complete it.
     pub(super) fn end_later(&mut self, tag: Tag, flight: InFlight, result: Result<(), Error>) {
-        if let Some(job) = self.jobs.get_mut(tag) {
+        if let (Some(job), Some(kept)) = (self.jobs.get_mut(tag), self.kept.get_mut(usize::from(tag.index()))) {
             if broken::is(Hazard::ForgottenHalfWay) {
                 core::mem::forget(flight);
                 return;
             }
-            job.place = Place::Ended(flight, result);
+            job.place = Place::Ended(result);
+            kept.flight = Some(flight);
             self.ended.push_back(tag);
         }
     }
@@ -248,13 +252,11 @@ impl State {
     /// Makes a waiting request what is sent next of it.
     fn prepare(&mut self, tag: Tag, info: &Info) -> Pick {
         let epoch = self.epoch;
-        let Some(job) = self.jobs.get_mut(tag) else { return Pick::Nothing };
-        let mut request = match core::mem::replace(&mut job.place, Place::Sending) {
-            Place::Waiting(flight) => flight.give_back(),
-            other => {
-                job.place = other;
-                return Pick::Nothing;
-            }
+        let Some(flight) = self.take_kept(tag) else { return Pick::Nothing };
+        let mut request = flight.give_back();
+        let (Some(job), Some(kept)) = (self.jobs.get_mut(tag), self.kept.get_mut(usize::from(tag.index()))) else {
+            self.end_later(tag, request.accept(), Err(Error::Broken));
+            return Pick::Ended;
         };
         let next = if job.stage == Stage::Flush { Ok(0) } else { part::next(&request, job.done, info) };
         let part = match next {
@@ -263,7 +265,7 @@ impl State {
             Err(error) => Err(error),
         };
         let shaped = part.and_then(|part| {
-            if job.shape(&mut request, part, info.block_size) { Ok(part) } else { Err(Error::BadLength) }
+            if job.shape(kept, &mut request, part, info.block_size) { Ok(part) } else { Err(Error::BadLength) }
         });
         match shaped {
             Ok(part) => {
