@@ -1,10 +1,12 @@
 //! The way up: what becomes of a request that the device has finished. Bottom half.
 
+use core::sync::atomic::Ordering;
+
 use undercroft_hal::{BottomHalf, Instant};
 
 use super::broken::{self, Hazard};
-use super::core::Core;
 use super::job::Place;
+use super::shard::Shard;
 use super::state::State;
 use crate::{Complete, Error, InFlight, Request, Tag};
 
@@ -20,14 +22,14 @@ enum After {
     Dropped(Request),
 }
 
-impl Complete for Core {
+impl Complete for Shard {
     fn complete(&self, cx: &BottomHalf, cookie: u64, mut request: Request, result: Result<(), Error>) {
         let tag = Tag::from_bits(cookie);
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.at_device = state.at_device.saturating_sub(1);
         state.epoch += 1;
-        state.full = false;
+        (state.full, state.refusals) = (false, 0);
         if result.is_ok()
             && let Some(job) = state.jobs.get_mut(tag)
             && job.is_straight()
@@ -39,6 +41,9 @@ impl Complete for Core {
             state.stats.completed += 1;
             let more = state.waits > 0 || state.refused != 0;
             drop(guard);
+            if self.common.starved.load(Ordering::SeqCst) {
+                self.common.feed();
+            }
             request.give_back_to(parent);
             request.hand_over(cx, Ok(()));
             if more {
@@ -47,11 +52,19 @@ impl Complete for Core {
             }
             return;
         }
+        let held = state.held;
         let after = state.completed(tag, request, result);
         let backoff = state.backoff;
         let look = backoff.filter(|until| state.arms(*until));
         let more = state.waits > 0 || state.refused != 0;
+        let released = held && !state.held;
         drop(guard);
+        if self.common.starved.load(Ordering::SeqCst) {
+            self.common.feed();
+        }
+        if released {
+            self.common.hold(false);
+        }
         if let Some(until) = look {
             self.look_at(until);
         }

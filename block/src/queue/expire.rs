@@ -6,9 +6,9 @@
 use undercroft_hal::{BottomHalf, Instant};
 
 use super::broken::{self, Hazard};
-use super::core::Core;
 use super::job::Place;
 use super::ladder::Climb;
+use super::shard::Shard;
 use super::state::NEVER;
 use crate::{Error, InFlight, Tag};
 
@@ -18,7 +18,7 @@ enum Overdue {
     AtDevice(Tag),
 }
 
-impl Core {
+impl Shard {
     /// Has the callout run at `at`, if it is not to run before.
     pub(super) fn look_at(&self, at: Instant) {
         if at < NEVER && !broken::is(Hazard::NoDeadlines) {
@@ -78,7 +78,7 @@ impl Core {
                     job.victim = true;
                     state.victims += 1;
                     state.stats.overdue += 1;
-                    let patience = self.config.rungs[0];
+                    let patience = self.common.config.rungs[0];
                     state.climb.get_or_insert_with(|| Climb::new(now, patience));
                     return Some(Overdue::AtDevice(tag));
                 }

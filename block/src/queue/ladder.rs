@@ -5,11 +5,11 @@ use core::time::Duration;
 
 use undercroft_hal::{BottomHalf, Instant};
 
-use super::core::Core;
 use super::job::Place;
+use super::shard::Shard;
 use super::stats::QueueStats;
 use crate::scsi::Managed;
-use crate::{Error, Event, InFlight, Recovery, Request, Tag};
+use crate::{Error, InFlight, Recovery, Request, Tag};
 
 /// The rungs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +74,11 @@ enum Step {
     GiveUp,
 }
 
-impl Core {
+impl Shard {
     /// Asks for the end of one overdue request.
     pub(super) fn abort(&self, device: Option<Tag>) {
         // A request without a tag is on its way into the device: the next rung finds it.
-        let answer = device.map_or(Managed::NoCommand, |tag| self.device.recover(Recovery::Abort(tag)));
+        let answer = device.map_or(Managed::NoCommand, |tag| self.common.device.recover(Recovery::Abort(tag)));
         self.note_answer(Rung::Abort, answer);
     }
 
@@ -105,10 +105,11 @@ impl Core {
                 Step::Stay => return,
                 Step::Ask(rung, overdue) => {
                     let overdue = overdue.and_then(|tag| self.device_tag(tag));
-                    let answer = rung.recovery(overdue).map_or(Managed::Unsupported, |what| self.device.recover(what));
+                    let answer =
+                        rung.recovery(overdue).map_or(Managed::Unsupported, |what| self.common.device.recover(what));
                     self.note_answer(rung, answer);
                 }
-                Step::GiveUp => return self.give_up(cx, Error::Broken),
+                Step::GiveUp => return self.common.give_up(cx, Error::Broken),
             }
         }
     }
@@ -122,27 +123,29 @@ impl Core {
         }
         let Some(rung) = climb.rung.above() else { return Step::GiveUp };
         (climb.rung, climb.hope) = (rung, false);
-        climb.until = now + self.config.rungs[rung as usize];
+        climb.until = now + self.common.config.rungs[rung as usize];
         // What is sent during a reset would only be ended by it.
-        state.held = true;
+        if !core::mem::replace(&mut state.held, true) {
+            self.common.hold(true);
+        }
         Step::Ask(rung, state.overdue().find(|tag| self.device_tag(*tag).is_some()))
     }
 
-    /// The device is not used any more. Whoever waits is told now, whether the device gives the buffers back or not.
-    pub(super) fn give_up(&self, cx: &BottomHalf, why: Error) {
-        let capacity = {
+    /// Ends everything here, with the device or not: it was given up.
+    pub(super) fn abandon_all(&self, cx: &BottomHalf, why: Error) {
+        let (capacity, held) = {
             let mut state = self.state.lock();
-            let state = &mut *state;
-            state.dead = state.dead.or(Some(why));
-            (state.climb, state.victims, state.held) = (None, 0, false);
-            state.jobs.capacity()
+            (state.climb, state.victims) = (None, 0);
+            (state.jobs.capacity(), core::mem::take(&mut state.held))
         };
+        if held {
+            self.common.hold(false);
+        }
         for index in 0..capacity {
             if let Some((flight, error)) = self.abandon(index as u16, why) {
                 self.deliver(cx, flight, Err(error));
             }
         }
-        self.tell_all(cx, Event::Removed);
     }
 
     /// The completion of whatever job is in slot `index`.

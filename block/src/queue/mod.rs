@@ -13,16 +13,17 @@
 //!   buffers, which are freed if it ever gives them back, and never before.
 //! * A write that is to be durable is followed by a flush where the device has no such writes.
 //!
-//! Contexts: [`BlockDevice::submit`], `commit` and `cancel` anywhere. Completions and events are bottom halves, with no lock held. One lock per
-//! queue ([`Rank::BLOCK`](undercroft_hal::sync::Rank::BLOCK)), not held while the device is called.
+//! Contexts: [`BlockDevice::submit`], `commit` and `cancel` anywhere. Completions and events are bottom halves, with no lock held. One lock for
+//! each of the device's queues ([`Rank::BLOCK`](undercroft_hal::sync::Rank::BLOCK)), not held while the device is called.
 
 mod broken;
+mod common;
 mod complete;
-mod core;
 mod expire;
 mod job;
 mod ladder;
 mod part;
+mod shard;
 mod state;
 mod stats;
 mod submit;
@@ -37,7 +38,8 @@ use alloc::sync::Arc;
 pub use self::ladder::Rung;
 pub use self::stats::{QueueStats, RungStats};
 
-use self::core::Core;
+use self::common::Common;
+use self::shard::Shard;
 use crate::scsi::Managed;
 use crate::{BlockDevice, Error, Identity, Info, Recovery, Rejected, Request, Tag, Watcher};
 
@@ -64,77 +66,98 @@ impl Default for Config {
 
 /// A queue before a device, as one of its submitters has it.
 pub struct BlockQueue {
-    core: Arc<Core>,
+    /// By CPU, as far as the device has queues.
+    shards: Arc<[Arc<Shard>]>,
+    common: Arc<Common>,
     from: u8,
 }
 
 impl BlockQueue {
     /// Puts a queue before a device, and becomes its watcher. Allocates everything that requests will need. Task context.
     pub fn new(device: Arc<dyn BlockDevice>, config: Config) -> Self {
-        Self { core: Core::new(device, config), from: 0 }
+        let shards: Arc<[_]> = Common::shards(device, config).into();
+        let common = Arc::clone(&shards[0].common);
+        Self { shards, common, from: 0 }
     }
 
     /// The queue for a further submitter, with a line and a watcher of its own. `None`: there are [`Config::submitters`].
     pub fn handle(&self) -> Option<Self> {
-        let most = self.core.watchers.len();
-        let made = &self.core.made;
+        let most = self.common.watchers.len();
+        let made = &self.common.made;
         let from =
             made.fetch_update(Ordering::AcqRel, Ordering::Acquire, |made| (made < most).then_some(made + 1)).ok()?;
-        self.core.handles.fetch_add(1, Ordering::AcqRel);
-        Some(Self { core: Arc::clone(&self.core), from: from as u8 })
+        self.common.handles.fetch_add(1, Ordering::AcqRel);
+        Some(Self { shards: Arc::clone(&self.shards), common: Arc::clone(&self.common), from: from as u8 })
     }
 
     /// The device below.
     pub fn device(&self) -> &Arc<dyn BlockDevice> {
-        &self.core.device
+        &self.common.device
     }
 
     /// What it has seen so far. Any context.
     pub fn stats(&self) -> QueueStats {
-        let state = self.core.state.lock();
-        QueueStats { depth: state.limit, at_device: state.at_device, waiting: state.waits as u32, ..state.stats }
+        let mut all = QueueStats::default();
+        for shard in &*self.shards {
+            let state = shard.state.lock();
+            let waiting = state.waits as u32;
+            all.add(&QueueStats { depth: state.limit, at_device: state.at_device, waiting, ..state.stats });
+        }
+        (all.reported, all.suppressed) = self.common.reported();
+        all
+    }
+
+    /// The shard of the calling CPU.
+    #[inline]
+    fn here(&self) -> &Arc<Shard> {
+        let cpu = ::undercroft_hal::cpu::current();
+        self.shards.get(cpu).unwrap_or_else(|| &self.shards[cpu % self.shards.len()])
+    }
+
+    fn cancel_there(&self, tag: Tag) -> bool {
+        self.shards.get(usize::from(tag.queue())).is_some_and(|shard| shard.cancel(tag))
     }
 }
 
 impl BlockDevice for BlockQueue {
     fn identity(&self) -> &Identity {
-        &self.core.identity
+        &self.common.identity
     }
 
     /// The device's. Its limits are what goes through in one piece; larger requests are cut.
     fn info(&self) -> Info {
-        self.core.device.info()
+        self.common.device.info()
     }
 
     #[inline]
     fn submit(&self, request: Request) -> Result<Tag, Rejected> {
-        self.core.submit(self.from, request)
+        self.here().submit(self.from, request)
     }
 
     fn commit(&self) {
-        self.core.device.commit();
+        self.common.device.commit();
     }
 
     fn cancel(&self, tag: Tag) -> bool {
-        self.core.cancel(tag)
+        self.cancel_there(tag)
     }
 
     fn recover(&self, what: Recovery) -> Managed {
         match what {
             // The queue's tags are not the device's.
             Recovery::Abort(tag) => {
-                if self.core.cancel(tag) {
+                if self.cancel_there(tag) {
                     Managed::Asked
                 } else {
                     Managed::NoCommand
                 }
             }
-            what => self.core.device.recover(what),
+            what => self.common.device.recover(what),
         }
     }
 
     fn watch(&self, watcher: Arc<dyn Watcher>) {
-        if let Some(slot) = self.core.watchers.get(usize::from(self.from)) {
+        if let Some(slot) = self.common.watchers.get(usize::from(self.from)) {
             let before = slot.lock().replace(watcher);
             drop(before);
         }
@@ -143,18 +166,15 @@ impl BlockDevice for BlockQueue {
 
 impl Drop for BlockQueue {
     fn drop(&mut self) {
-        if self.core.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.common.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             // What waits ends; what is at the device keeps the queue until it is back.
-            let mut state = self.core.state.lock();
-            state.dead = state.dead.or(Some(Error::Removed));
-            drop(state);
-            self.core.work.schedule();
+            self.shards.iter().for_each(|shard| shard.die(Error::Removed));
         }
     }
 }
 
 impl fmt::Debug for BlockQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BlockQueue({} {})", self.core.identity.controller, self.core.identity.serial)
+        write!(f, "BlockQueue({} {})", self.common.identity.controller, self.common.identity.serial)
     }
 }

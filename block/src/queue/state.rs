@@ -39,6 +39,8 @@ pub(super) struct State {
     pub epoch: u64,
     /// The device has refused, and has not made room since.
     pub full: bool,
+    /// How often in a row.
+    pub refusals: u8,
     /// The device was busy: nothing is sent before.
     pub backoff: Option<Instant>,
     pause: Duration,
@@ -53,16 +55,14 @@ pub(super) struct State {
     pub armed_for: Instant,
     /// Submitters that were refused: a bit for each.
     pub refused: u32,
-    pub next_report: Instant,
-    pub since_report: u64,
     pub stats: QueueStats,
 }
 
 impl State {
-    pub fn new(capacity: u16, submitters: usize, depth: u32) -> Self {
+    pub fn new(number: u16, capacity: u16, submitters: usize, depth: u32) -> Self {
         let line = || VecDeque::with_capacity(usize::from(capacity));
         Self {
-            jobs: Slab::new(0, capacity),
+            jobs: Slab::new(number, capacity),
             kept: (0..capacity).map(|_| Kept::default()).collect(),
             waiting: (0..submitters).map(|_| line()).collect(),
             waits: 0,
@@ -74,6 +74,7 @@ impl State {
             good: 0,
             epoch: 0,
             full: false,
+            refusals: 0,
             backoff: None,
             pause: Duration::ZERO,
             climb: None,
@@ -82,8 +83,6 @@ impl State {
             dead: None,
             armed_for: NEVER,
             refused: 0,
-            next_report: Instant::from_nanos(0),
-            since_report: 0,
             stats: QueueStats::default(),
         }
     }

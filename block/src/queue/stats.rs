@@ -64,6 +64,35 @@ pub struct QueueStats {
 }
 
 impl QueueStats {
+    /// Adds another part of the same queue.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.completed += other.completed;
+        self.split += other.split;
+        self.parts += other.parts;
+        self.flushes += other.flushes;
+        self.waited += other.waited;
+        self.most_waiting += other.most_waiting;
+        self.busy += other.busy;
+        self.resent += other.resent;
+        self.overdue += other.overdue;
+        self.late += other.late;
+        self.orphans += other.orphans;
+        self.orphans_returned += other.orphans_returned;
+        self.depth += other.depth;
+        self.at_device += other.at_device;
+        self.waiting += other.waiting;
+        for (rung, more) in self.rungs.iter_mut().zip(&other.rungs) {
+            rung.asked += more.asked;
+            rung.skipped += more.skipped;
+            rung.helped += more.helped;
+            rung.longest = rung.longest.max(more.longest);
+        }
+        for (count, more) in self.errors.iter_mut().zip(&other.errors) {
+            *count += more;
+        }
+    }
+
     /// Requests that failed in all.
     pub fn failed(&self) -> u64 {
         self.errors.iter().sum()

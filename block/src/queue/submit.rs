@@ -7,9 +7,9 @@ use core::sync::atomic::Ordering;
 use undercroft_hal::Instant;
 
 use super::broken::{self, Hazard};
-use super::core::Core;
 use super::job::{Job, Place, Stage};
 use super::part;
+use super::shard::Shard;
 use super::state::State;
 use crate::{Complete, Error, Features, InFlight, Info, Op, Refusal, Rejected, Request, Tag};
 
@@ -26,12 +26,12 @@ enum Pick {
     Ended,
 }
 
-impl Core {
+impl Shard {
     /// Takes a request of submitter `from`.
     #[inline]
     pub(super) fn submit(self: &Arc<Self>, from: u8, mut request: Request) -> Result<Tag, Rejected> {
         let now = Instant::now();
-        let deadline = request.deadline.unwrap_or_else(|| now + self.config.timeout);
+        let deadline = request.deadline.unwrap_or_else(|| now + self.common.config.timeout);
         let emulate = request.fua && self.must_flush_after(&request);
         let mut state = self.state.lock();
         if let Some(error) = state.dead {
@@ -41,7 +41,7 @@ impl Core {
             state.refused |= 1 << from;
             return Err(refuse(request, Refusal::Full));
         }
-        if emulate || state.waits > 0 || !state.may_send(|| now) {
+        if emulate || state.waits > 0 || !self.may_send(&state, || now) {
             drop(state);
             return self.enqueue(from, request, deadline, emulate);
         }
@@ -58,7 +58,7 @@ impl Core {
         if arms {
             self.look_at(deadline);
         }
-        match self.device.submit(request) {
+        match self.common.device.submit(request) {
             Ok(device) => {
                 self.sent(tag, device);
                 Ok(tag)
@@ -67,8 +67,14 @@ impl Core {
         }
     }
 
+    /// Whether the device may be given one more now.
+    #[inline]
+    fn may_send(&self, state: &State, now: impl FnOnce() -> Instant) -> bool {
+        state.may_send(now) && self.common.holds.load(Ordering::Acquire) == 0
+    }
+
     fn must_flush_after(&self, request: &Request) -> bool {
-        let features = self.device.info().features;
+        let features = self.common.device.info().features;
         request.op == Op::Write && features.contains(Features::VOLATILE_CACHE) && !features.contains(Features::FUA)
     }
 
@@ -80,14 +86,14 @@ impl Core {
         deadline: Instant,
         emulate: bool,
     ) -> Result<Tag, Rejected> {
-        if let Err(error) = part::possible(&request, &self.device.info()) {
+        if let Err(error) = part::possible(&request, &self.common.device.info()) {
             return Err(refuse(request, Refusal::Invalid(error)));
         }
         let mut guard = self.state.lock();
         let state = &mut *guard;
         // Nobody may have all of what waits while others use the queue too.
         let line = state.waiting.get(usize::from(from)).map_or(0, VecDeque::len);
-        let share = state.jobs.capacity() / self.made.load(Ordering::Relaxed).max(1);
+        let share = state.jobs.capacity() / self.common.made.load(Ordering::Relaxed).max(1);
         if state.jobs.is_full() || line >= share.max(1) && !broken::is(Hazard::NoTurns) {
             state.refused |= 1 << from;
             return Err(refuse(request, Refusal::Full));
@@ -117,7 +123,7 @@ impl Core {
                 self.pump();
                 return Ok(tag);
             }
-            Refusal::Invalid(Error::TooLarge) => match part::possible(&request, &self.device.info()) {
+            Refusal::Invalid(Error::TooLarge) => match part::possible(&request, &self.common.device.info()) {
                 Ok(()) => {
                     self.take_back(tag, |state| state.put_off(tag, request, true));
                     self.pump();
@@ -164,7 +170,13 @@ impl Core {
             }
             state.put_off(tag, request, true);
             // Room that came since was before the refusal was known: then it is tried again, and else it will be announced.
-            state.full = state.epoch == epoch || broken::is(Hazard::RoomMissed);
+            let full = state.epoch == epoch || broken::is(Hazard::RoomMissed);
+            // Room that another shard's request leaves is not in our count. Either it sees that we starve, or we see the room.
+            state.refusals = state.refusals.saturating_add(1);
+            state.full = full && (self.common.is_one || state.refusals > 1);
+            if !self.common.is_one {
+                self.common.starved.store(true, Ordering::SeqCst);
+            }
         });
     }
 
@@ -175,7 +187,7 @@ impl Core {
             match self.pick() {
                 Pick::Nothing => break,
                 Pick::Ended => self.work.schedule(),
-                Pick::Send(request, tag, epoch) => match self.device.submit(request) {
+                Pick::Send(request, tag, epoch) => match self.common.device.submit(request) {
                     Ok(device) => {
                         any = true;
                         self.sent(tag, device);
@@ -189,7 +201,7 @@ impl Core {
             }
         }
         if any {
-            self.device.commit();
+            self.common.device.commit();
         }
     }
 
@@ -198,9 +210,9 @@ impl Core {
         if self.state.lock().waits == 0 {
             return Pick::Nothing;
         }
-        let info = self.device.info();
+        let info = self.common.device.info();
         let mut state = self.state.lock();
-        if !state.may_send(Instant::now) {
+        if !self.may_send(&state, Instant::now) {
             return Pick::Nothing;
         }
         let Some(tag) = state.pick() else { return Pick::Nothing };
@@ -226,7 +238,7 @@ impl Core {
             }
         };
         match device {
-            Some(device) => self.device.cancel(device),
+            Some(device) => self.common.device.cancel(device),
             None => {
                 self.work.schedule();
                 true
