@@ -27,6 +27,10 @@ pub(super) enum Hazard {
     NoTurns,
     /// Room that came while the device refused is not seen.
     RoomMissed,
+    /// A completion makes room that only its own CPU's requests see.
+    Starves,
+    /// A CPU sends while another one's request has the device reset.
+    SendsIntoReset,
     /// Waiting requests are forgotten at removal.
     ForgetsAtRemoval,
     /// A-PC-42: every error is reported.

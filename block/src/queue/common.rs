@@ -114,7 +114,7 @@ impl Common {
     /// A request has come back: shards that were refused are to try again.
     #[cold]
     pub fn feed(&self) {
-        if self.starved.swap(false, Ordering::SeqCst) {
+        if self.starved.swap(false, Ordering::SeqCst) && !broken::is(Hazard::Starves) {
             self.each(|shard| {
                 let mut state = shard.state.lock();
                 state.epoch += 1;

@@ -70,7 +70,7 @@ impl Shard {
     /// Whether the device may be given one more now.
     #[inline]
     fn may_send(&self, state: &State, now: impl FnOnce() -> Instant) -> bool {
-        state.may_send(now) && self.common.holds.load(Ordering::Acquire) == 0
+        state.may_send(now) && (self.common.holds.load(Ordering::Acquire) == 0 || broken::is(Hazard::SendsIntoReset))
     }
 
     fn must_flush_after(&self, request: &Request) -> bool {

@@ -6,5 +6,6 @@ mod hazards;
 mod ladder;
 mod model;
 mod property;
+mod shards;
 
 use super::broken::{Hazard, with};

@@ -52,6 +52,8 @@ pub struct State {
     pub depth: usize,
     pub most: usize,
     refused: bool,
+    /// It does not say when it has room again.
+    pub mute: bool,
     /// What each rung answers, and whether it then ends what is stalled.
     pub rungs: [(Managed, bool); 4],
     pub asked: Vec<(Instant, Recovery)>,
@@ -113,6 +115,7 @@ impl Model {
                     depth: depth as usize,
                     most: 0,
                     refused: false,
+                    mute: false,
                     rungs: [(Managed::Unsupported, false); 4],
                     asked: Vec::new(),
                 }),
@@ -220,7 +223,7 @@ impl BlockDevice for Model {
             return Err(Rejected { request, why: Refusal::Invalid(error) });
         }
         if state.in_flight() >= state.depth {
-            state.refused = true;
+            state.refused = !state.mute;
             drop(state);
             if let Some(during) = ON_REFUSAL.take() {
                 during();
@@ -322,10 +325,22 @@ pub const TIMES: Config = Config {
 
 /// Runs a test; the message if it panics. Checks that all buffers are back.
 pub fn try_with(depth: u32, features: Features, config: Config, test: impl FnOnce(&Rig<'_>)) -> Result<(), String> {
-    let machine = Machine::new(MachineConfig { schedule: Schedule::Eager, ..MachineConfig::default() });
+    try_on(1, depth, features, config, test)
+}
+
+/// The same on several CPUs, for each of which the device has a queue.
+pub fn try_on(
+    cpus: usize,
+    depth: u32,
+    features: Features,
+    config: Config,
+    test: impl FnOnce(&Rig<'_>),
+) -> Result<(), String> {
+    let machine = Machine::new(MachineConfig { cpus, schedule: Schedule::Eager, ..MachineConfig::default() });
     machine.try_run(|cx| {
         timers::start_service(cx);
         let model = Model::new(depth, features);
+        model.lock().info.queues = cpus as u16;
         let queue = BlockQueue::new(model.clone(), config);
         let rig = Rig { cx, machine: &machine, model, queue, sink: Arc::default() };
         test(&rig);
