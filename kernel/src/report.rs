@@ -35,6 +35,11 @@ impl Report {
         self.failures.get()
     }
 
+    /// Says that there is progress, where there is nothing to print.
+    pub fn alive(&self) {
+        (self.alive)();
+    }
+
     /// Prints an event.
     pub fn json(&self, object: &Object<'_>) {
         (self.alive)();

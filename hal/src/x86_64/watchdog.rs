@@ -88,8 +88,8 @@ pub(super) fn nmi(frame: &Frame) -> bool {
         return NMI_LOOKS.load(Ordering::Relaxed) != 0;
     }
     NMI_LOOKS.fetch_add(1, Ordering::Relaxed);
-    // The timer's look comes first if it comes at all: this one waits an eighth longer.
-    let Some(idle) = overdue().filter(|idle| *idle > LIMIT.load(Ordering::Relaxed) / 8 * 9) else { return true };
+    // The timer's look, four of which are in a period, comes first if it comes at all: this one waits half a period longer.
+    let Some(idle) = overdue().filter(|idle| *idle > LIMIT.load(Ordering::Relaxed) / 2 * 3) else { return true };
     stop::begin();
     report(idle, "interrupts are off or are not delivered");
     exceptions::dump(frame);

@@ -11,6 +11,8 @@ use crate::race;
 
 /// The longest run of the race programme: a day.
 const LONGEST: u64 = 86_400;
+/// How often it says how far it is.
+const EVERY: Duration = Duration::from_secs(10);
 
 pub(super) fn callouts<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(), Bad<'w>> {
     words.end()?;
@@ -62,11 +64,12 @@ pub(super) fn stress<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<
     words.end()?;
     let (seconds, cpus) = (seconds.min(LONGEST), cpu::count());
     session.say(format_args!("callouts raced on {cpus} CPUs for {seconds} s, seed {seed}"));
-    let mut tick = 0_u64;
+    let (begun, mut told) = (Instant::now(), Instant::now());
     let counts = race::run(session.cx, Duration::from_secs(seconds), seed, |counts| {
-        tick += 1;
-        if tick.is_multiple_of(10) {
-            session.say(format_args!("  {tick} s: {counts}"));
+        session.report.alive();
+        if told.elapsed() >= EVERY {
+            told = Instant::now();
+            session.say(format_args!("  {} s: {counts}", begun.elapsed().as_nanos() / 1_000_000_000));
         }
     });
     session.say(format_args!("{counts}"));
