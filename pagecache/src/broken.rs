@@ -45,6 +45,26 @@ pub(crate) enum Hazard {
     CompletesUnderLock,
     /// A-PC-07: a chunk is allocated with the volume's lock held.
     AllocatesUnderLock,
+    /// A-PC-11: who waits for a page displaces who did before.
+    WaiterLost,
+    /// A-PC-20: a write that ends where a page does takes the next one too.
+    OnePageTooMany,
+    /// Pattern 33: a page is pinned before it is read.
+    PinnedUnread,
+    /// X12: the lock stays taken when memory runs out.
+    LockKept,
+    /// A-PC-30, A-PC-35: an operation is completed twice.
+    ToldTwice,
+    /// Pattern 26: the volume goes with its last handle, whatever is dirty.
+    DirtyDropped,
+    /// A-PC-05: the volume stays when nobody has it.
+    OrphanKept,
+    /// A-PC-34: memory is freed with the volume's lock held.
+    FreesUnderLock,
+    /// A-PC-02 and others: something is allocated for an operation.
+    Allocates,
+    /// X34: memory that could not be had is used.
+    MemoryIgnored,
     /// A discard does not keep others away while the device has it.
     NoFence,
     /// A discard does not wait for a write-back that is under way.

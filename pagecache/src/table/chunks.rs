@@ -36,6 +36,14 @@ impl Table {
         None
     }
 
+    /// The hazard of memory that ran out and was not noticed.
+    pub(crate) fn pretend_chunk(&mut self) {
+        if let Some(at) = self.chunks.iter().position(Option::is_none) {
+            self.chunks_held += 1;
+            (at * CHUNK..(at + 1) * CHUNK).for_each(|slot| self.link(slot as u32, Place::Free));
+        }
+    }
+
     /// Allows so many pages, rounded up to chunks and cut to what the table was made for.
     pub(crate) fn allow(&mut self, pages: u32) {
         self.chunks_allowed = pages.div_ceil(CHUNK as u32).clamp(1, self.chunks.len() as u32);

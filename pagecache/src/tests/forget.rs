@@ -158,6 +158,53 @@ fn what_is_cut_off_is_gone_and_out_of_reach() {
     });
 }
 
+/// An end that was cut off while a page behind it is on its way: a sync begun then does not wait for ever.
+#[test]
+fn a_sync_after_a_cut_ends() {
+    with_rig(SMALL, |rig| {
+        rig.write(1, 9 * P, PAGE, 1);
+        rig.settle();
+        rig.device.hold();
+        rig.sync(2);
+        rig.write(3, 9 * P, PAGE, 2);
+        rig.volume.truncate(rig.cx, 5 * P, rig.done(4)).unwrap();
+        rig.sync(5);
+        rig.settle();
+        rig.device.release();
+        rig.settle();
+        assert!((2..6).all(|cookie| rig.result(cookie) == Some(Ok(()))));
+    });
+}
+
+/// Pattern 33: a page that is pinned is filled.
+fn pinned_and_filled() -> Result<(), String> {
+    try_with(SMALL, |rig| {
+        // There is memory.
+        assert!(rig.now(60 * P, 1).is_ok());
+        rig.device.hold();
+        rig.volume.pin(rig.cx, 3 * P, rig.done(1)).unwrap();
+        rig.settle();
+        assert_eq!(rig.result(1), None, "pinned before it was read");
+        rig.device.release();
+        rig.settle();
+        let pinned = rig.sink.ended.lock().unwrap().get_mut(&1).unwrap().outcome.pinned.take().unwrap();
+        let mut bytes = vec![0; PAGE];
+        pinned.read(rig.cx, 0, &mut bytes);
+        assert!(bytes == (3 * PAGE..4 * PAGE).map(pattern).collect::<Vec<_>>());
+    })
+}
+
+#[test]
+fn p_33_a_pinned_page_is_filled() {
+    pinned_and_filled().unwrap();
+}
+
+#[test]
+fn p_33_a_pinned_page_is_filled_control() {
+    let error = broken::with(Hazard::PinnedUnread, pinned_and_filled).unwrap_err();
+    assert!(error.contains("pinned before it was read"), "{error}");
+}
+
 /// A-PC-08, A-PC-45: pins are handles: while one lives its page stays; when the last goes, in whatever context, it can go.
 fn pins() -> Result<(), String> {
     try_with(Config { pages: 16, ..SMALL }, |rig| {

@@ -3,6 +3,8 @@
 mod device;
 mod forget;
 mod history;
+mod matrix;
+mod memory;
 mod property;
 mod reads;
 mod rig;

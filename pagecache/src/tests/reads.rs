@@ -96,6 +96,18 @@ fn a_pc_28_waiters_of_both_contexts_in_order() {
 }
 
 #[test]
+fn a_pc_11_nobody_who_waits_is_lost_control() {
+    let error = broken::with(Hazard::WaiterLost, in_order).unwrap_err();
+    assert!(error.contains("left: None"), "{error}");
+}
+
+#[test]
+fn a_pc_30_everybody_is_told_once_control() {
+    let error = broken::with(Hazard::ToldTwice, in_order).unwrap_err();
+    assert!(error.contains("completed twice"), "{error}");
+}
+
+#[test]
 fn a_pc_28_waiters_of_both_contexts_in_order_control() {
     let error = broken::with(Hazard::LastFirst, in_order).unwrap_err();
     assert!(error.contains("was served out of order"), "{error}");

@@ -220,7 +220,9 @@ impl Rig<'_> {
         assert_eq!((stats.operations, stats.reading, stats.writing), (0, 0, 0), "something is under way for ever");
         self.volume.verify(self.cx);
         drop(self.volume);
+        // What is dirty is written; if that failed before, after a pause.
         for _ in 0..20 {
+            self.machine.advance(10_000_000);
             self.cx.run_pending();
         }
         let kept = std::mem::take(&mut self.device.lock().keeps);

@@ -39,9 +39,8 @@ fn a_pc_19_parts_of_pages_are_read_before_they_are_written_control() {
 }
 
 /// A-PC-20: the pages of a write are those that it covers, and only those that it covers in part are read.
-#[test]
-fn a_pc_20_the_pages_of_a_write() {
-    with_rig(SMALL, |rig| {
+fn pages_of_writes() -> Result<(), String> {
+    try_with(SMALL, |rig| {
         for (start, end, pages, reads) in
             [(0, 4096, 1, 0), (8192, 16384, 2, 0), (20480, 24577, 2, 1), (32767, 36865, 3, 2), (45056, 45057, 1, 1)]
         {
@@ -52,7 +51,18 @@ fn a_pc_20_the_pages_of_a_write() {
             assert_eq!(rig.stats().dirty - before.0.dirty, pages, "{start}..{end}");
             assert_eq!(rig.device.seen(Op::Read).len() - before.1, reads, "{start}..{end}");
         }
-    });
+    })
+}
+
+#[test]
+fn a_pc_20_the_pages_of_a_write() {
+    pages_of_writes().unwrap();
+}
+
+#[test]
+fn a_pc_20_the_pages_of_a_write_control() {
+    let error = broken::with(Hazard::OnePageTooMany, pages_of_writes).unwrap_err();
+    assert!(error.contains("failed: 0..4096"), "{error}");
 }
 
 /// A-PC-24, pattern 28: a read that was begun before a write does not overwrite it when it ends.

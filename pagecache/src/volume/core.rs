@@ -150,11 +150,13 @@ impl Core {
 
     /// Gets the pages that are wanted some memory.
     pub(super) fn grow(&self, cx: &impl NotHardIrq) {
-        if broken::is(Hazard::AllocatesUnderLock) {
-            let _state = self.state.lock(cx);
-            drop(DmaBuf::new(CHUNK * PAGE, DmaConstraints::ANY));
-        }
+        let held = broken::is(Hazard::AllocatesUnderLock).then(|| self.state.lock(cx));
+        assert_unlocked("memory for pages is allocated");
+        drop(held);
         let chunk = DmaBuf::new(CHUNK * PAGE, DmaConstraints::ANY).ok();
+        if broken::is(Hazard::LockKept) && chunk.is_none() {
+            ::core::mem::forget(self.state.lock(cx));
+        }
         let back = self.state.lock(cx).grown(chunk);
         drop(back);
     }
@@ -222,7 +224,7 @@ impl Core {
     }
 
     /// Completes the first operation that is over in a context. `false`: there is none.
-    fn deliver<C: NotHardIrq>(&self, cx: &C, context: usize, tell: impl FnOnce(To, Outcome)) -> bool {
+    fn deliver<C: NotHardIrq>(&self, cx: &C, context: usize, tell: impl Fn(To, Outcome)) -> bool {
         let (data, done, result, pin) = {
             let mut state = self.state.lock(cx);
             let mut line = state.over[context];
@@ -244,6 +246,11 @@ impl Core {
         assert_unlocked("an operation completes");
         drop(lock);
         if let Some(Done(to)) = done {
+            #[cfg(test)]
+            if let (To::BottomHalf(who, cookie), true) = (&to, broken::is(Hazard::ToldTwice)) {
+                let outcome = Outcome { data: undercroft_block::Data::None, result, pinned: None };
+                tell(To::BottomHalf(who.clone(), *cookie), outcome);
+            }
             tell(to, outcome);
         }
         true
@@ -275,7 +282,7 @@ impl Core {
     pub(super) fn handle_gone(&self, handle: u16) {
         self.closed[usize::from(handle)].store(true, Ordering::Release);
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            *self.orphan.lock() = self.this.upgrade();
+            *self.orphan.lock() = self.this.upgrade().filter(|_| !broken::is(Hazard::DirtyDropped));
         }
         self.bottom.schedule();
     }
@@ -315,6 +322,9 @@ impl Core {
             return;
         }
         let orphan = self.orphan.lock().take();
+        if broken::is(Hazard::OrphanKept) {
+            return ::core::mem::forget(orphan);
+        }
         if orphan.is_some() && unwritten > 0 {
             log::error!("{}: gone with {unwritten} pages that were not written", self.device.identity().controller);
         }

@@ -6,6 +6,7 @@ use undercroft_hal::dma::DmaBuf;
 
 use super::state::State;
 use super::writeback::TICKS;
+use crate::broken::{self, Hazard};
 use crate::state::PageState;
 use crate::table::PAGE;
 
@@ -15,6 +16,10 @@ impl State {
         self.wants = self.wants.saturating_sub(1);
         let back = match chunk {
             Some(chunk) => self.table.put_chunk(chunk),
+            None if broken::is(Hazard::MemoryIgnored) => {
+                self.table.pretend_chunk();
+                None
+            }
             None => {
                 // Until the next tick pages are evicted instead.
                 (self.short, self.wants) = (true, 0);

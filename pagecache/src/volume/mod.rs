@@ -18,8 +18,10 @@ use alloc::sync::Arc;
 
 use undercroft_block::{BlockDevice, Data, Error};
 use undercroft_hal::context::NotHardIrq;
+use undercroft_hal::sync::assert_unlocked;
 
 use self::core::Core;
+use crate::broken::{self, Hazard};
 use crate::config::{Config, Stats};
 use crate::op::{Done, Kind};
 use crate::table::PAGE;
@@ -177,7 +179,9 @@ impl Volume {
             if chunk.is_none() {
                 break;
             }
-            // Freed with no lock held.
+            let held = broken::is(Hazard::FreesUnderLock).then(|| self.core.state.lock(cx));
+            assert_unlocked("memory of pages is freed");
+            drop(held);
             drop(chunk);
         }
         self.core.drive(cx);
@@ -225,6 +229,9 @@ impl Volume {
             self.core.slots.fetch_sub(1, Ordering::SeqCst);
             id
         };
+        if broken::is(Hazard::Allocates) {
+            drop(::core::hint::black_box(alloc::boxed::Box::new(id)));
+        }
         self.core.run(cx, id);
         self.core.drive(cx);
         Ok(id)

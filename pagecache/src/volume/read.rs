@@ -5,7 +5,7 @@ use undercroft_block::Error;
 use super::state::{Found, State, Step};
 use crate::ahead::Plan;
 use crate::broken::{self, Hazard};
-use crate::io::Stage;
+use crate::io::{Io, Stage};
 use crate::line::Line;
 use crate::op::Kind;
 use crate::state::PageState;
@@ -87,6 +87,8 @@ impl State {
                 self.wait_for(id, slot);
                 Step::Wait
             }
+            // Without a page it is for write-back to make some; without a transfer, or with memory to come, it is not.
+            None if self.wants == 0 && self.reads.iter().any(Io::is_free) => self.stall_for_write_back(id),
             None => self.stall(id),
         }
     }

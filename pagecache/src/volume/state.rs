@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) runnable: Line,
     /// Those that are over, by the context of their completion.
     pub(crate) over: [Line; 2],
+    /// One of those waits for a page that write-back may make free, or for fewer dirty ones.
+    pub(crate) demand: bool,
     /// Operations that somebody is stepping, and that are in no line meanwhile.
     pub(crate) stepping: u32,
     /// Slots of pinned pages.
@@ -119,6 +121,7 @@ impl State {
             stalled: Line::EMPTY,
             runnable: Line::EMPTY,
             over: [Line::EMPTY; 2],
+            demand: false,
             stepping: 0,
             pins: filled(usize::from(config.pins.clamp(1, NOBODY - 1)), |_| NONE)?,
             streams: Streams::new(config.ahead.min(config.pages / 4)),
@@ -191,8 +194,15 @@ impl State {
         Step::Wait
     }
 
+    /// The same, for one that write-back may help.
+    pub(crate) fn stall_for_write_back(&mut self, id: u16) -> Step {
+        self.demand = true;
+        self.stall(id)
+    }
+
     /// Something changed that those in line may have waited for.
     pub(crate) fn retry_stalled(&mut self) {
+        self.demand = false;
         while let Some(id) = self.ops.pop(&mut self.stalled) {
             self.ops.push(&mut self.runnable, id);
         }
@@ -200,6 +210,7 @@ impl State {
 
     /// Ends those in line: nothing will change for them. Writers are told of the device's error, others that there is no memory.
     pub(crate) fn fail_stalled(&mut self, error: Error) {
+        self.demand = false;
         while let Some(id) = self.ops.pop(&mut self.stalled) {
             let writer = matches!(self.ops.get(id).kind, Kind::Write | Kind::Ready);
             if broken::is(Hazard::ForgottenWithoutMemory) {
@@ -241,6 +252,9 @@ impl State {
     /// Puts an operation into a page's line.
     pub(crate) fn wait_for(&mut self, id: u16, slot: u32) {
         self.ops.get_mut(id).waited = true;
+        if broken::is(Hazard::WaiterLost) {
+            self.table.page_mut(slot).waiters = Line::EMPTY;
+        }
         let waiters = &mut self.table.page_mut(slot).waiters;
         if broken::is(Hazard::LastFirst) && !waiters.is_empty() {
             let mut line = core::mem::replace(waiters, Line::EMPTY);

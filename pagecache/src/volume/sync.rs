@@ -103,7 +103,8 @@ impl State {
         let (first, last) = (op.start / PAGE as u64, op.end.saturating_sub(1) / PAGE as u64);
         if op.start == 0 && op.end >= end {
             // All of it: that is known without a look at each page.
-            (op.by_slot, op.at, op.left) = (true, slots, unsent);
+            // That includes what is behind an end that was just cut off.
+            (op.by_slot, op.at, op.left, op.end) = (true, slots, unsent, u64::MAX);
             self.back.wanted = Some(epoch);
         } else {
             op.by_slot = last - first + 1 > slots;

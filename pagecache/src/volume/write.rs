@@ -28,6 +28,10 @@ impl State {
         let (mut cursor, data) = (op.cursor, core::mem::replace(&mut op.data, Data::None));
         self.put(slot, index, offset, len, |page| cursor.copy_in(&data, page));
         self.has_written(id, cursor, data);
+        if broken::is(Hazard::OnePageTooMany) && end.is_multiple_of(PAGE as u64) && at + len as u64 == end {
+            let slot = self.table.take().filter(|_| self.table.find(index + 1).is_none());
+            slot.into_iter().for_each(|slot| self.table.enter(slot, index + 1, PageState::Dirty));
+        }
         self.went_on(id, len)
     }
 
@@ -47,7 +51,7 @@ impl State {
             Found::Here(slot) => {
                 if !self.table.state(slot).is_dirty() && self.back.is_over(&self.table) {
                     self.counts.throttled += 1;
-                    return Err(self.stall(id));
+                    return Err(self.stall_for_write_back(id));
                 }
                 self.used(slot, id);
                 Ok(slot)
@@ -55,7 +59,7 @@ impl State {
             Found::Absent => {
                 if self.back.is_over(&self.table) {
                     self.counts.throttled += 1;
-                    return Err(self.stall(id));
+                    return Err(self.stall_for_write_back(id));
                 }
                 let covered = offset == 0 && len >= self.bytes_of(index) || broken::is(Hazard::NotReadFirst);
                 if !covered {
@@ -65,7 +69,7 @@ impl State {
                 if !self.has_room(1) {
                     return Err(self.stall(id));
                 }
-                self.table.take().ok_or_else(|| self.stall(id))
+                self.table.take().ok_or_else(|| self.stall_for_write_back(id))
             }
         }
     }
@@ -128,6 +132,13 @@ impl State {
             Found::Here(slot) => {
                 self.used(slot, id);
                 self.pin_for(id, slot)
+            }
+            Found::Absent if broken::is(Hazard::PinnedUnread) => {
+                self.fetch_all(index, index, false);
+                match self.table.find(index) {
+                    Some(slot) => self.pin_for(id, slot),
+                    None => self.stall(id),
+                }
             }
             Found::Absent => self.bring_in(id, index),
         };

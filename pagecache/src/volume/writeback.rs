@@ -125,7 +125,7 @@ impl State {
         }
         let slot = self.first_idle(Place::Dirty)?;
         let since = self.table.page(slot).since;
-        let wanted = self.back.wanted.is_some_and(|upto| is_within(since, upto)) || !self.stalled.is_empty();
+        let wanted = self.back.wanted.is_some_and(|upto| is_within(since, upto)) || self.demand;
         let paused = self.back.paused_until.is_some_and(|until| Self::now() < until);
         // What failed has been dated anew, but is not young.
         let due = self.back.hurry
