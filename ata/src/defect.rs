@@ -39,6 +39,8 @@ pub(crate) enum Defect {
     TrustsIdle = 1 << 15,
     /// What is kept of a request is on the heap, freed by whoever finishes it (A-ATA-09).
     BoxesRequests = 1 << 16,
+    /// The first drive is taken to be selected by a reset.
+    TrustsSelection = 1 << 17,
 }
 
 /// The hazards in force.

@@ -33,6 +33,10 @@ pub(super) struct Reset {
 impl Reset {
     /// Begins one. The bus master is stopped.
     pub(super) fn begin(registers: Registers) -> Self {
+        // Not every controller's reset selects the first drive; one that is busy would not hear of it.
+        if !registers.alternate().intersects(Status::BSY | Status::DRQ) {
+            registers.select(0);
+        }
         registers.control(Control::SRST | Control::NIEN);
         Self { stage: Stage::Pulse, since: Instant::now(), alive: [false; 2] }
     }

@@ -73,6 +73,13 @@ impl<'a> Polled<'a> {
         if self.floats() {
             return Ok([Present::Nobody; 2]);
         }
+        // A reset is to select the first drive. QEMU's leaves the second selected if firmware did, whose status says nothing of a first one
+        // that is busy, and loses what is written meanwhile.
+        if !self.registers.alternate().intersects(Status::BSY | Status::DRQ)
+            && !self.defects.has(Defect::TrustsSelection)
+        {
+            registers.select(0);
+        }
         registers.control(Control::SRST | Control::NIEN);
         wait(PULSE);
         registers.control(Control::NIEN);

@@ -284,6 +284,28 @@ fn a_drive_is_asked_once_it_is_not_busy_control() {
     assert!(caught("asked too early", || asks_in_time(Defects::one(Defect::AsksTooEarly))));
 }
 
+/// A reset that leaves the second place selected, where nobody is, as firmware did: the first drive is found all the same, however slow.
+fn finds_the_first(defects: Defects) {
+    let slow = Some(Settings { reset_nanos: 5_000_000, ..Settings::default() });
+    let rig = Rig::full(Config::default(), [slow, None, None, None], Mode::Compatible, true);
+    rig.host.with(|host| host.channels[0].keep_selection(1));
+    rig.machine.run(|task| {
+        let found = rig.probe(task, defects).expect("probes");
+        assert_eq!(found.disks.len(), 1, "the first drive was overlooked");
+    });
+    assert_eq!(rig.host.with(|host| host.breaches()), []);
+}
+
+#[test]
+fn the_first_drive_is_found_whoever_was_selected() {
+    finds_the_first(GOOD);
+}
+
+#[test]
+fn the_first_drive_is_found_whoever_was_selected_control() {
+    assert!(caught("the first drive was overlooked", || finds_the_first(Defects::one(Defect::TrustsSelection))));
+}
+
 /// Two drives with full queues take turns.
 fn takes_turns(defects: Defects) {
     for schedule in SCHEDULES {

@@ -34,6 +34,8 @@ pub struct Channel {
     /// When the drives answer again after a reset.
     reset_until: u64,
     resets: u32,
+    /// A reset leaves the selection as it was, and writes before it is over are lost.
+    keeps_selection: bool,
     /// The time of its last turn.
     clock: u64,
 }
@@ -62,6 +64,12 @@ impl Channel {
         self.drives[index].as_mut().expect("there is such a drive")
     }
 
+    /// From now on the channel is as QEMU's: a reset leaves the selected drive selected, now `drive`, as firmware left it; and what is written
+    /// before the reset is over is lost, though a drive that is not there shows a status of 0 meanwhile.
+    pub fn keep_selection(&mut self, drive: usize) {
+        (self.selected, self.keeps_selection) = (drive.min(1), true);
+    }
+
     /// How often it was reset by SRST.
     pub fn resets(&self) -> u32 {
         self.resets
@@ -80,11 +88,14 @@ impl Channel {
         self.drives[self.selected].as_mut()
     }
 
+    fn resetting(&self, now: u64) -> bool {
+        self.control & SRST != 0 || now < self.reset_until
+    }
+
     /// The status register as it reads now.
     fn status(&self, now: u64) -> u8 {
-        let resetting = self.control & SRST != 0 || now < self.reset_until;
         match &self.drives[self.selected] {
-            Some(_) if resetting => status::BSY,
+            Some(_) if self.resetting(now) => status::BSY,
             Some(drive) => drive.status,
             // A first drive answers for a second that is not there; an empty cable floats.
             None if self.drives.iter().any(Option::is_some) => 0,
@@ -149,7 +160,9 @@ impl Channel {
                 self.breach(Breach::ResetPulse(pulse));
             }
             self.srst_ended = Some(bus.now());
-            self.selected = 0;
+            if !self.keeps_selection {
+                self.selected = 0;
+            }
             let slowest = self.drives.iter().flatten().map(|drive| drive.settings.reset_nanos).max();
             self.reset_until = bus.now() + slowest.unwrap_or(0);
             self.drives.iter_mut().flatten().for_each(|drive| drive.reset(false));
@@ -167,6 +180,9 @@ impl Channel {
         }
         if width != Width::U8 {
             self.breach(Breach::Width(register));
+        }
+        if self.keeps_selection && self.resetting(bus.now()) {
+            return;
         }
         let status = self.status(bus.now());
         if status & (status::BSY | status::DRQ) != 0 {
