@@ -27,7 +27,9 @@ struct Reports {
 }
 
 pub(crate) struct Common {
-    pub device: Arc<dyn BlockDevice>,
+    /// Handles keep the device. Requests that it has do not: a driver that is dropped ends them, and one that never ends them by itself would
+    /// keep itself.
+    pub device: Weak<dyn BlockDevice>,
     pub identity: Identity,
     pub config: Config,
     pub watchers: Box<[Watching]>,
@@ -58,7 +60,7 @@ impl Watcher for Ear {
 
 impl Common {
     /// All shards of a new queue.
-    pub fn shards(device: Arc<dyn BlockDevice>, config: Config) -> Box<[Arc<Shard>]> {
+    pub fn shards(device: &Arc<dyn BlockDevice>, config: Config) -> Box<[Arc<Shard>]> {
         let info = device.info();
         let count = cpu::count().min(usize::from(info.queues)).clamp(1, usize::from(u16::MAX)) as u32;
         let submitters = usize::from(config.submitters.clamp(1, 32));
@@ -75,7 +77,7 @@ impl Common {
             given_up: AtomicBool::new(false),
             reports: IrqSpinLock::new(Rank::BLOCK, reports),
             shards: IrqSpinLock::new(Rank::BLOCK, Arc::new([])),
-            device,
+            device: Arc::downgrade(device),
         });
         let depth = info.depth.clamp(1, u32::from(u16::MAX / 2));
         // A CPU that has the device for itself may have more than its part of it.
@@ -86,7 +88,7 @@ impl Common {
         let weak: Arc<[_]> = shards.iter().map(Arc::downgrade).collect();
         let none = core::mem::replace(&mut *common.shards.lock(), weak);
         drop(none);
-        common.device.watch(Arc::new(Ear(Arc::downgrade(&common))));
+        device.watch(Arc::new(Ear(Arc::downgrade(&common))));
         shards
     }
 

@@ -78,8 +78,12 @@ impl Shard {
     /// Asks for the end of one overdue request.
     pub(super) fn abort(&self, device: Option<Tag>) {
         // A request without a tag is on its way into the device: the next rung finds it.
-        let answer = device.map_or(Managed::NoCommand, |tag| self.common.device.recover(Recovery::Abort(tag)));
+        let answer = device.map_or(Managed::NoCommand, |tag| self.recover(Recovery::Abort(tag)));
         self.note_answer(Rung::Abort, answer);
+    }
+
+    fn recover(&self, what: Recovery) -> Managed {
+        self.common.device.upgrade().map_or(Managed::Unsupported, |device| device.recover(what))
     }
 
     fn note_answer(&self, rung: Rung, answer: Managed) {
@@ -105,8 +109,7 @@ impl Shard {
                 Step::Stay => return,
                 Step::Ask(rung, overdue) => {
                     let overdue = overdue.and_then(|tag| self.device_tag(tag));
-                    let answer =
-                        rung.recovery(overdue).map_or(Managed::Unsupported, |what| self.common.device.recover(what));
+                    let answer = rung.recovery(overdue).map_or(Managed::Unsupported, |what| self.recover(what));
                     self.note_answer(rung, answer);
                 }
                 Step::GiveUp => return self.common.give_up(cx, Error::Broken),

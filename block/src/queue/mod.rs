@@ -69,15 +69,16 @@ pub struct BlockQueue {
     /// By CPU, as far as the device has queues.
     shards: Arc<[Arc<Shard>]>,
     common: Arc<Common>,
+    device: Arc<dyn BlockDevice>,
     from: u8,
 }
 
 impl BlockQueue {
     /// Puts a queue before a device, and becomes its watcher. Allocates everything that requests will need. Task context.
     pub fn new(device: Arc<dyn BlockDevice>, config: Config) -> Self {
-        let shards: Arc<[_]> = Common::shards(device, config).into();
+        let shards: Arc<[_]> = Common::shards(&device, config).into();
         let common = Arc::clone(&shards[0].common);
-        Self { shards, common, from: 0 }
+        Self { shards, common, device, from: 0 }
     }
 
     /// The queue for a further submitter, with a line and a watcher of its own. `None`: there are [`Config::submitters`].
@@ -87,12 +88,13 @@ impl BlockQueue {
         let from =
             made.fetch_update(Ordering::AcqRel, Ordering::Acquire, |made| (made < most).then_some(made + 1)).ok()?;
         self.common.handles.fetch_add(1, Ordering::AcqRel);
-        Some(Self { shards: Arc::clone(&self.shards), common: Arc::clone(&self.common), from: from as u8 })
+        let (shards, common) = (Arc::clone(&self.shards), Arc::clone(&self.common));
+        Some(Self { shards, common, device: Arc::clone(&self.device), from: from as u8 })
     }
 
     /// The device below.
     pub fn device(&self) -> &Arc<dyn BlockDevice> {
-        &self.common.device
+        &self.device
     }
 
     /// What it has seen so far. Any context.
@@ -126,16 +128,16 @@ impl BlockDevice for BlockQueue {
 
     /// The device's. Its limits are what goes through in one piece; larger requests are cut.
     fn info(&self) -> Info {
-        self.common.device.info()
+        self.device.info()
     }
 
     #[inline]
     fn submit(&self, request: Request) -> Result<Tag, Rejected> {
-        self.here().submit(self.from, request)
+        self.here().submit(&*self.device, self.from, request)
     }
 
     fn commit(&self) {
-        self.common.device.commit();
+        self.device.commit();
     }
 
     fn cancel(&self, tag: Tag) -> bool {
@@ -152,7 +154,7 @@ impl BlockDevice for BlockQueue {
                     Managed::NoCommand
                 }
             }
-            what => self.common.device.recover(what),
+            what => self.device.recover(what),
         }
     }
 

@@ -11,7 +11,7 @@ use super::job::{Job, Place, Stage};
 use super::part;
 use super::shard::Shard;
 use super::state::State;
-use crate::{Complete, Error, Features, InFlight, Info, Op, Refusal, Rejected, Request, Tag};
+use crate::{BlockDevice, Complete, Error, Features, InFlight, Info, Op, Refusal, Rejected, Request, Tag};
 
 fn refuse(request: Request, why: Refusal) -> Rejected {
     Rejected { request, why }
@@ -29,10 +29,15 @@ enum Pick {
 impl Shard {
     /// Takes a request of submitter `from`.
     #[inline]
-    pub(super) fn submit(self: &Arc<Self>, from: u8, mut request: Request) -> Result<Tag, Rejected> {
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        device: &dyn BlockDevice,
+        from: u8,
+        mut request: Request,
+    ) -> Result<Tag, Rejected> {
         let now = Instant::now();
         let deadline = request.deadline.unwrap_or_else(|| now + self.common.config.timeout);
-        let emulate = request.fua && self.must_flush_after(&request);
+        let emulate = request.fua && Self::must_flush_after(device, &request);
         let mut state = self.state.lock();
         if let Some(error) = state.dead {
             return Err(refuse(request, Refusal::Gone(error)));
@@ -43,7 +48,7 @@ impl Shard {
         }
         if emulate || state.waits > 0 || !self.may_send(&state, || now) {
             drop(state);
-            return self.enqueue(from, request, deadline, emulate);
+            return self.enqueue(device, from, request, deadline, emulate);
         }
         // What it breaks of the device's limits, the device says: that is rare, and looked at then.
         let parent = request.take_over(Arc::clone(self) as Arc<dyn Complete>);
@@ -58,12 +63,12 @@ impl Shard {
         if arms {
             self.look_at(deadline);
         }
-        match self.common.device.submit(request) {
+        match device.submit(request) {
             Ok(device) => {
                 self.sent(tag, device);
                 Ok(tag)
             }
-            Err(rejected) => self.rejected(tag, rejected, epoch),
+            Err(rejected) => self.rejected(device, tag, rejected, epoch),
         }
     }
 
@@ -73,20 +78,21 @@ impl Shard {
         state.may_send(now) && (self.common.holds.load(Ordering::Acquire) == 0 || broken::is(Hazard::SendsIntoReset))
     }
 
-    fn must_flush_after(&self, request: &Request) -> bool {
-        let features = self.common.device.info().features;
+    fn must_flush_after(device: &dyn BlockDevice, request: &Request) -> bool {
+        let features = device.info().features;
         request.op == Op::Write && features.contains(Features::VOLATILE_CACHE) && !features.contains(Features::FUA)
     }
 
     /// Takes a request that has to wait, or that is more than one to the device.
     fn enqueue(
         self: &Arc<Self>,
+        device: &dyn BlockDevice,
         from: u8,
         mut request: Request,
         deadline: Instant,
         emulate: bool,
     ) -> Result<Tag, Rejected> {
-        if let Err(error) = part::possible(&request, &self.common.device.info()) {
+        if let Err(error) = part::possible(&request, &device.info()) {
             return Err(refuse(request, Refusal::Invalid(error)));
         }
         let mut guard = self.state.lock();
@@ -115,7 +121,7 @@ impl Shard {
 
     /// The device did not take a request that went straight to it.
     #[cold]
-    fn rejected(&self, tag: Tag, rejected: Rejected, epoch: u64) -> Result<Tag, Rejected> {
+    fn rejected(&self, device: &dyn BlockDevice, tag: Tag, rejected: Rejected, epoch: u64) -> Result<Tag, Rejected> {
         let Rejected { request, why } = rejected;
         let why = match why {
             Refusal::Full => {
@@ -123,7 +129,7 @@ impl Shard {
                 self.pump();
                 return Ok(tag);
             }
-            Refusal::Invalid(Error::TooLarge) => match part::possible(&request, &self.common.device.info()) {
+            Refusal::Invalid(Error::TooLarge) => match part::possible(&request, &device.info()) {
                 Ok(()) => {
                     self.take_back(tag, |state| state.put_off(tag, request, true));
                     self.pump();
@@ -182,12 +188,18 @@ impl Shard {
 
     /// Sends what waits, as long as the device takes it. Any context.
     pub(super) fn pump(&self) {
+        // Without this there is no call to the device, and mostly there is nothing.
+        if self.state.lock().waits == 0 {
+            return;
+        }
+        // Gone: what waits ends in a bottom half.
+        let Some(device) = self.common.device.upgrade() else { return };
         let mut any = false;
         loop {
-            match self.pick() {
+            match self.pick(&*device) {
                 Pick::Nothing => break,
                 Pick::Ended => self.work.schedule(),
-                Pick::Send(request, tag, epoch) => match self.common.device.submit(request) {
+                Pick::Send(request, tag, epoch) => match device.submit(request) {
                     Ok(device) => {
                         any = true;
                         self.sent(tag, device);
@@ -201,16 +213,15 @@ impl Shard {
             }
         }
         if any {
-            self.common.device.commit();
+            device.commit();
         }
     }
 
-    fn pick(&self) -> Pick {
-        // Without this there is no call to the device, and mostly there is nothing.
+    fn pick(&self, device: &dyn BlockDevice) -> Pick {
         if self.state.lock().waits == 0 {
             return Pick::Nothing;
         }
-        let info = self.common.device.info();
+        let info = device.info();
         let mut state = self.state.lock();
         if !self.may_send(&state, Instant::now) {
             return Pick::Nothing;
@@ -238,7 +249,7 @@ impl Shard {
             }
         };
         match device {
-            Some(device) => self.common.device.cancel(device),
+            Some(device) => self.common.device.upgrade().is_some_and(|below| below.cancel(device)),
             None => {
                 self.work.schedule();
                 true

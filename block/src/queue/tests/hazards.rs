@@ -305,6 +305,7 @@ fn a_queue_that_is_dropped_ends_everything_once() {
             queue.submit(rig.request(cookie, Op::Read, 0, 12)).unwrap();
         }
         drop(queue);
+        assert_eq!(Arc::strong_count(&model), 1, "what the device has does not keep the device");
         rig.settle();
         assert_eq!(
             (rig.result(1), rig.result(2), rig.result(3)),
