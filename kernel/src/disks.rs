@@ -44,8 +44,14 @@ pub struct MmioWindow {
 
 /// Finds disks on PCI and in the windows, in the order of their places. `first` is called when a device's first command goes out or
 /// has come back.
-pub fn find(cx: &Task, windows: &[MmioWindow], report: &Report, mut first: impl FnMut()) -> Vec<Disk> {
-    let mut finder = Finder { cx, report, first: &mut first, disks: Vec::new() };
+pub fn find(
+    cx: &Task,
+    windows: &[MmioWindow],
+    config: queue::Config,
+    report: &Report,
+    mut first: impl FnMut(),
+) -> Vec<Disk> {
+    let mut finder = Finder { cx, config, report, first: &mut first, disks: Vec::new() };
     for function in pci::devices(cx) {
         finder.function(function);
     }
@@ -57,6 +63,8 @@ pub fn find(cx: &Task, windows: &[MmioWindow], report: &Report, mut first: impl 
 
 struct Finder<'a> {
     cx: &'a Task,
+    /// How the disks' queues behave.
+    config: queue::Config,
     report: &'a Report,
     /// Told of each first command.
     first: &'a mut dyn FnMut(),
@@ -149,7 +157,7 @@ impl Finder<'_> {
     fn disk(&mut self, device: Arc<dyn BlockDevice>) {
         let driver = device.identity().driver;
         let number = self.disks.iter().filter(|disk| disk.device.identity().driver == driver).count();
-        let queue = Arc::new(BlockQueue::new(device, queue::Config::default()));
+        let queue = Arc::new(BlockQueue::new(device, self.config));
         let device = Arc::clone(&queue) as Arc<dyn BlockDevice>;
         self.disks.push(Disk { name: format!("{driver}{number}"), device, queue, cache: None });
     }

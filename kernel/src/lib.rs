@@ -12,6 +12,7 @@ mod bare;
 pub mod disks;
 mod engine;
 mod entropy;
+mod faults;
 pub mod heaps;
 mod histogram;
 pub mod json;

@@ -13,6 +13,8 @@ pub struct Workload {
     pub speed: bool,
     /// Before the disks are found, measure the rings of their controllers without any driver.
     pub bare: bool,
+    /// Write and read all disks at once, whatever fails.
+    pub faults: bool,
 }
 
 /// What may be done with a disk.
@@ -39,6 +41,10 @@ pub struct Options {
     pub expected_disks: Option<u32>,
     /// Milliseconds for each row of the speed table.
     pub speed_ms: u64,
+    /// Milliseconds of the fault workload.
+    pub faults_ms: u64,
+    /// Milliseconds that a request may take, and each rung of the recovery ladder, if not the defaults.
+    pub deadline_ms: Option<u64>,
     /// Stay in the monitor after the last phase.
     pub monitor: bool,
     /// The monitor shows what is typed.
@@ -62,11 +68,13 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             json: false,
-            workload: Workload { verify: true, speed: true, bare: false },
+            workload: Workload { verify: true, speed: true, bare: false, faults: false },
             seed: 1,
             disks: Vec::new(),
             expected_disks: None,
             speed_ms: 300,
+            faults_ms: 3000,
+            deadline_ms: None,
             monitor: false,
             echo: true,
         }
@@ -109,9 +117,10 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
                 "speed" => (false, true),
                 "bench" => (false, true),
                 "none" => (false, false),
-                _ => return Err("the workload is 'all', 'verify', 'speed', 'bench' or 'none'"),
+                "faults" => (false, false),
+                _ => return Err("the workload is 'all', 'verify', 'speed', 'bench', 'faults' or 'none'"),
             };
-            options.workload = Workload { verify, speed, bare: value == "bench" };
+            options.workload = Workload { verify, speed, bare: value == "bench", faults: value == "faults" };
         }
         "seed" => options.seed = number(value)?,
         "disk" => options.disks.push(rule(value)?),
@@ -119,6 +128,14 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
         "speed_ms" => match number(value)? {
             ms @ 1..=600_000 => options.speed_ms = ms,
             _ => return Err("a row of the speed table takes 1 to 600000 milliseconds"),
+        },
+        "faults_ms" => match number(value)? {
+            ms @ 1..=20_000 => options.faults_ms = ms,
+            _ => return Err("the fault workload takes 1 to 20000 milliseconds"),
+        },
+        "deadline_ms" => match number(value)? {
+            ms @ 1..=600_000 => options.deadline_ms = Some(ms),
+            _ => return Err("a request may take 1 to 600000 milliseconds"),
         },
         "end" => {
             options.monitor = match value {
@@ -170,7 +187,7 @@ mod tests {
     #[test]
     fn everything_at_once() {
         let line = "console=json workload=verify seed=18446744073709551615 disk=a,ro disk=b,rw,512,4096 disks=2 \
-                    speed_ms=5 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
+                    speed_ms=5 faults_ms=77 deadline_ms=400 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
         let (options, bad) = parse(line);
         assert_eq!(bad, []);
         let disks = alloc::vec![
@@ -181,11 +198,13 @@ mod tests {
             options,
             Options {
                 json: true,
-                workload: Workload { verify: true, speed: false, bare: false },
+                workload: Workload { verify: true, speed: false, bare: false, faults: false },
                 seed: u64::MAX,
                 disks,
                 expected_disks: Some(2),
                 speed_ms: 5,
+                faults_ms: 77,
+                deadline_ms: Some(400),
                 monitor: true,
                 echo: false,
             }
@@ -207,6 +226,8 @@ mod tests {
             "seed=0x10",
             "speed_ms=0",
             "speed_ms=600001",
+            "faults_ms=20001",
+            "deadline_ms=0",
             "disks=4294967296",
             "disk=",
             "disk=a",

@@ -1,8 +1,10 @@
 //! All phases in order. Task context.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use undercroft_block::Features;
+use undercroft_block::queue::{Config, Rung};
 use undercroft_hal::{Instant, Task, cpu, heap, irq};
 
 use crate::disks::{self, Disk, MmioWindow};
@@ -11,7 +13,7 @@ use crate::json::{Object, Value};
 use crate::monitor::{self, Port, Session};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
-use crate::{account, bare, latency, speed, sync, verify, write};
+use crate::{account, bare, faults, latency, speed, sync, verify, write};
 
 /// The machine, for the first line.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +52,7 @@ pub fn run(
         bare::measure(cx, options.speed_ms, options.seed, report);
     }
     let mut first = true;
-    let disks = disks::find(cx, machine.windows, report, || {
+    let disks = disks::find(cx, machine.windows, queue_config(options), report, || {
         if core::mem::take(&mut first) {
             first_io(entry, report);
         }
@@ -63,8 +65,11 @@ pub fn run(
         latency::phase(cx, report);
     }
     let mut requests = 0;
-    for disk in &disks {
+    for disk in disks.iter().filter(|_| !options.workload.faults) {
         requests += phases(cx, disk, options, report);
+    }
+    if options.workload.faults {
+        requests += faults::run(cx, &disks, options, report);
     }
     if options.monitor {
         match machine.port {
@@ -72,13 +77,25 @@ pub fn run(
             None => report.problem(&"there is no serial port for the monitor", None),
         }
     }
-    sync::all(cx, &disks, report);
+    if !options.workload.faults {
+        sync::all(cx, &disks, report);
+    }
     // Their queues and buffers go with them.
     drop(disks);
     machine.baseline.check(cx, report);
     interrupts(cx, report);
     end(requests, entry, report);
     report.failures() == 0
+}
+
+/// How the disks' queues behave.
+fn queue_config(options: &Options) -> Config {
+    let default = Config::default();
+    options.deadline_ms.map(Duration::from_millis).map_or(default, |deadline| Config {
+        timeout: deadline,
+        rungs: [deadline; Rung::ALL.len()],
+        ..default
+    })
 }
 
 fn hello(machine: &Machine<'_>, report: &Report) {

@@ -33,6 +33,7 @@ pub enum Event {
     },
     Speed(Speed),
     Bare(Bare),
+    Faults(Faults),
     Latency(Latency),
     Cpu(Cpu),
     Heap(Heap),
@@ -109,6 +110,32 @@ pub struct Bare {
     pub driver: String,
     pub depth: u64,
     pub iops: f64,
+}
+
+/// What became of a disk's requests in the fault workload.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Faults {
+    pub name: String,
+    pub writes: u64,
+    #[serde(rename = "reads")]
+    pub _reads: u64,
+    pub failed: u64,
+    pub mismatches: u64,
+    pub longest_ms: u64,
+    pub accepted: u64,
+    pub completed: u64,
+    pub overdue: u64,
+    #[serde(rename = "late")]
+    pub _late: u64,
+    #[serde(rename = "resent")]
+    pub _resent: u64,
+    #[serde(rename = "orphans")]
+    pub _orphans: u64,
+    pub read_only: bool,
+    pub errors: Vec<String>,
+    #[serde(rename = "rungs")]
+    pub _rungs: Vec<String>,
+    pub places: Vec<String>,
 }
 
 /// Cycles from an interrupt to each step behind it.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::{Bare, Cpu, End, Event, Found, Heap, Hello, Latency, Line, Reserve, Speed, parse};
+use super::event::{Bare, Cpu, End, Event, Faults, Found, Heap, Hello, Latency, Line, Reserve, Speed, parse};
 
 /// Everything heard from the image, and when.
 #[derive(Default)]
@@ -13,6 +13,8 @@ pub struct Session {
     pub first_io: Option<Duration>,
     pub disks: Vec<Seen>,
     pub speed: Vec<Speed>,
+    /// What became of each disk in the fault workload.
+    pub faults: Vec<Faults>,
     /// Rings without a driver.
     pub bare: Vec<Bare>,
     /// What the image itself called a problem, and what broke the protocol.
@@ -94,6 +96,7 @@ impl Session {
             },
             Event::Speed(speed) => self.speed.push(speed),
             Event::Bare(bare) => self.bare.push(bare),
+            Event::Faults(faults) => self.faults.push(faults),
             Event::Problem { what, disk: Some(disk) } => self.problems.push(format!("disk {disk}: {what}")),
             Event::Problem { what, disk: None } => self.problems.push(what),
             Event::Latency(latency) => self.latency = Some(latency),

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bad_input;
 pub mod boot;
 pub mod cargo;
+pub mod faults;
 pub mod guest;
 pub mod lint;
 pub mod monitor;
@@ -29,7 +30,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, examples in documentation",
@@ -60,6 +61,11 @@ const GROUPS: [Group; 9] = [
         name: "boot",
         what: "the image under QEMU on q35, pc and microvm, and what happens with bad input",
         run: boot::group,
+    },
+    Group {
+        name: "faults",
+        what: "the image while its disks fail, are slow, stand still or are protected, behind each controller",
+        run: faults::group,
     },
     Group {
         name: "lint",

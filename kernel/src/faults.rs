@@ -1,0 +1,244 @@
+//! The fault workload: every disk is written and read by several tasks at once, for a time, whatever becomes of the requests. What each disk has
+//! acknowledged is reported, so that the host can look for it. Task context.
+//!
+//! The region that may be written has places of one block of 4 KiB. A place is written with the pattern of the seed plus a count that grows. It is known
+//! as long as its writes succeed; after one that failed, anything may be there until the next one that succeeds.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use undercroft_block::adapter::Disk as Adapter;
+use undercroft_block::queue::{QueueStats, Rung};
+use undercroft_block::{Data, Error, Features};
+use undercroft_hal::dma::DmaBuf;
+use undercroft_hal::executor::{self, JoinHandle};
+use undercroft_hal::{Instant, Task};
+
+use crate::disks::Disk;
+use crate::json::{Object, Value};
+use crate::options::Options;
+use crate::pattern::{self, Random};
+use crate::report::Report;
+
+/// Tasks of each disk, on as many CPUs.
+const WORKERS: u64 = 3;
+/// Places of each disk at most.
+const PLACES: u64 = 64;
+const BYTES: u64 = 4096;
+/// Requests of one task that failed, after which it ends.
+const ENOUGH: u64 = 200;
+
+/// Where and what the tasks of one disk write.
+#[derive(Clone, Copy)]
+struct Plan {
+    start: u64,
+    stride: u64,
+    places: u64,
+    writes: bool,
+    block_size: u64,
+    seed: u64,
+    end: Instant,
+}
+
+/// A place: its first byte, and what was last acknowledged there.
+#[derive(Clone, Copy)]
+struct Place {
+    at: u64,
+    known: Option<u64>,
+}
+
+/// What one task saw.
+struct Seen {
+    writes: u64,
+    reads: u64,
+    failed: u64,
+    mismatches: u64,
+    longest: Duration,
+    places: Vec<Place>,
+}
+
+/// Runs the workload on all disks at once.
+pub(crate) fn run(cx: &Task, disks: &[Disk], options: &Options, report: &Report) -> u64 {
+    let end = Instant::now() + Duration::from_millis(options.faults_ms);
+    let started: Vec<_> = disks.iter().map(|disk| start(cx, disk, options, end, report)).collect();
+    let mut requests = 0;
+    for (disk, workers) in disks.iter().zip(started) {
+        let seen: Vec<Seen> = workers.into_iter().map(|worker| cx.block_on(worker)).collect();
+        requests += tell(disk, &seen, report);
+    }
+    requests
+}
+
+fn start(cx: &Task, disk: &Disk, options: &Options, end: Instant, report: &Report) -> Vec<JoinHandle<Seen>> {
+    let info = disk.device.info();
+    let rule = options.disks.iter().find(|rule| rule.serial == disk.device.identity().serial);
+    let region = rule.and_then(|rule| rule.writable);
+    let (start, length) = region.unwrap_or((0, info.bytes()));
+    let places = (length / BYTES).min(PLACES);
+    let plan = Plan {
+        start,
+        stride: length / places.max(1) / BYTES * BYTES,
+        places,
+        writes: region.is_some(),
+        block_size: u64::from(info.block_size),
+        seed: options.seed,
+        end,
+    };
+    if !BYTES.is_multiple_of(plan.block_size) || !start.is_multiple_of(BYTES) || start + length > info.bytes() {
+        report.problem(&"the region is not of whole blocks of 4 KiB on the disk", Some(&disk.name));
+        return Vec::new();
+    }
+    let adapter = Arc::new(Adapter::new(Arc::clone(&disk.device), WORKERS as u16));
+    let spawn = |number| executor::spawn_on(cx, number as usize, work(Arc::clone(&adapter), plan, number));
+    (0..WORKERS).filter_map(|number| spawn(number).ok()).collect()
+}
+
+fn buffer(disk: &Adapter) -> Option<DmaBuf> {
+    DmaBuf::new(BYTES as usize, disk.device().info().limits.dma).ok()
+}
+
+/// One task: it has every third place for itself.
+async fn work(disk: Arc<Adapter>, plan: Plan, number: u64) -> Seen {
+    let places = (0..plan.places).filter(|place| place % WORKERS == number);
+    let places = places.map(|place| Place { at: plan.start + place * plan.stride, known: None }).collect();
+    let mut seen = Seen { writes: 0, reads: 0, failed: 0, mismatches: 0, longest: Duration::ZERO, places };
+    let mut random = Random::new(plan.seed.wrapping_add(number));
+    let mut count = 0;
+    while Instant::now() < plan.end && seen.failed < ENOUGH && !seen.places.is_empty() {
+        count += 1;
+        let place = random.below(seen.places.len() as u64) as usize;
+        let began = Instant::now();
+        if count % 64 == 0 && plan.writes {
+            seen.failed += u64::from(disk.flush().await.is_err());
+        } else if plan.writes && random.below(4) > 0 {
+            write(&disk, plan, &mut seen, place, count).await;
+        } else {
+            read(&disk, plan, &mut seen, place).await;
+        }
+        seen.longest = seen.longest.max(began.elapsed());
+    }
+    seen
+}
+
+async fn write(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize, count: u64) {
+    let (Some(mut bytes), Some(place)) = (buffer(disk), seen.places.get_mut(place)) else { return };
+    pattern::fill(&mut bytes, plan.seed.wrapping_add(count), place.at);
+    seen.writes += 1;
+    // Until it is known that it succeeded.
+    place.known = None;
+    match disk.write(place.at / plan.block_size, Data::from(bytes)).await {
+        Ok(_) => place.known = Some(count),
+        Err(_) => seen.failed += 1,
+    }
+}
+
+async fn read(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize) {
+    let (Some(mut bytes), Some(place)) = (buffer(disk), seen.places.get_mut(place)) else { return };
+    // What a read does not fill must not look right.
+    bytes.fill(0xee);
+    seen.reads += 1;
+    match disk.read(place.at / plan.block_size, Data::from(bytes)).await {
+        Ok(data) => {
+            let holds = |count: u64| match data.pieces() {
+                [piece] => pattern::matches(piece.bytes(), plan.seed.wrapping_add(count), place.at),
+                _ => false,
+            };
+            seen.mismatches += u64::from(place.known.is_some_and(|count| !holds(count)));
+        }
+        Err(_) => seen.failed += 1,
+    }
+}
+
+/// `BYTE:COUNT` for each place, or `BYTE:?`.
+struct Places<'a>(&'a [Seen]);
+
+impl fmt::Display for Places<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for place in self.0.iter().flat_map(|seen| &seen.places) {
+            match place.known {
+                Some(count) => write!(f, "{space}{}:{count}", place.at)?,
+                None => write!(f, "{space}{}:?", place.at)?,
+            }
+            space = " ";
+        }
+        Ok(())
+    }
+}
+
+/// `KIND:COUNT` for each kind of error that there was.
+struct Errors<'a>(&'a QueueStats);
+
+impl fmt::Display for Errors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for (error, count) in Error::ALL.iter().zip(self.0.errors).filter(|(_, count)| *count > 0) {
+            write!(f, "{space}{error:?}:{count}")?;
+            space = " ";
+        }
+        Ok(())
+    }
+}
+
+/// `RUNG:HELPED/ASKED` for each rung that was asked.
+struct Rungs<'a>(&'a QueueStats);
+
+impl fmt::Display for Rungs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for (rung, stats) in Rung::ALL.iter().zip(&self.0.rungs).filter(|(_, stats)| stats.asked > 0) {
+            write!(f, "{space}{rung:?}:{}/{}", stats.helped, stats.asked)?;
+            space = " ";
+        }
+        Ok(())
+    }
+}
+
+fn tell(disk: &Disk, seen: &[Seen], report: &Report) -> u64 {
+    let stats = disk.queue.stats();
+    let sum = |what: fn(&Seen) -> u64| seen.iter().map(what).sum::<u64>();
+    let (writes, reads, failed, mismatches) =
+        (sum(|seen| seen.writes), sum(|seen| seen.reads), sum(|seen| seen.failed), sum(|seen| seen.mismatches));
+    let longest = seen.iter().map(|seen| seen.longest).max().unwrap_or_default().as_millis() as u64;
+    if mismatches > 0 {
+        report.problem(&format_args!("{mismatches} reads did not find what was written"), Some(&disk.name));
+    }
+    // A failed one was told its submitter; one that is missing was not.
+    if stats.accepted != stats.completed {
+        let (accepted, completed) = (stats.accepted, stats.completed);
+        report.problem(&format_args!("{accepted} requests, of which {completed} completed"), Some(&disk.name));
+    }
+    let (errors, rungs, places) = (Errors(&stats), Rungs(&stats), Places(seen));
+    if !report.is_json() {
+        report.text(format_args!(
+            "  {}: {writes} writes, {reads} reads, {failed} failed ({errors}), the longest took {longest} ms; {} overdue, {} of them \
+             finished late, {} sent again; recovery {rungs}",
+            disk.name, stats.overdue, stats.late, stats.resent,
+        ));
+        return writes + reads;
+    }
+    report.json(&Object {
+        event: Some("faults"),
+        fields: &[
+            ("name", Value::Text(&disk.name)),
+            ("writes", Value::Number(writes)),
+            ("reads", Value::Number(reads)),
+            ("failed", Value::Number(failed)),
+            ("mismatches", Value::Number(mismatches)),
+            ("longest_ms", Value::Number(longest)),
+            ("accepted", Value::Number(stats.accepted)),
+            ("completed", Value::Number(stats.completed)),
+            ("overdue", Value::Number(stats.overdue)),
+            ("late", Value::Number(stats.late)),
+            ("resent", Value::Number(stats.resent)),
+            ("orphans", Value::Number(stats.orphans)),
+            ("read_only", Value::Bool(disk.device.info().features.contains(Features::READ_ONLY))),
+            ("errors", Value::Words(&errors)),
+            ("rungs", Value::Words(&rungs)),
+            ("places", Value::Words(&places)),
+        ],
+    });
+    writes + reads
+}
