@@ -4,6 +4,7 @@
 //! used, in any context. A future that is dropped while its request is in flight leaves the buffers with the request: they are freed when
 //! the device has given them back, never before. Blocking forms are for tasks.
 
+mod io;
 mod slots;
 
 #[cfg(test)]
@@ -14,6 +15,7 @@ use core::fmt;
 
 use undercroft_hal::{Task, cpu};
 
+pub use self::io::Stream;
 use self::slots::{Reserved, Slots, Waiter};
 use crate::{BlockDevice, Complete, Completion, Data, Error, Op, Refusal, Rejected, Request, Watcher};
 
