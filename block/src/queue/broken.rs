@@ -31,6 +31,8 @@ pub(super) enum Hazard {
     Starves,
     /// A CPU sends while another one's request has the device reset.
     SendsIntoReset,
+    /// X20: the callout's handler does not let go of the queue that ends in it.
+    CalloutKeepsQueue,
     /// Waiting requests are forgotten at removal.
     ForgetsAtRemoval,
     /// A-PC-42: every error is reported.

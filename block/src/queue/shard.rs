@@ -45,6 +45,9 @@ impl Shard {
                 callout: Callout::new(cpu, move |cx: &BottomHalf, _: &_| {
                     if let Some(shard) = expires.upgrade() {
                         shard.expire(cx);
+                        if broken::is(Hazard::CalloutKeepsQueue) {
+                            core::mem::forget(shard);
+                        }
                     }
                 }),
                 work: BottomHalfWork::new(cpu, move |cx| works.upgrade().map_or(Turn::Done, |shard| shard.work(cx))),

@@ -1,11 +1,14 @@
 //! Deadlines, to the tick.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use undercroft_hal::Instant;
+use undercroft_hal::{BottomHalf, Instant};
 
 use super::model::*;
 use super::{Hazard, with};
+use crate::queue::BlockQueue;
 use crate::scsi::Managed;
 use crate::*;
 
@@ -87,28 +90,40 @@ fn a_device_that_comes_back_in_time_is_left_alone() {
     });
 }
 
-/// The last handle goes in the completion that the callout's own handler runs: the timer frees itself.
-#[test]
-fn a_queue_may_end_in_its_own_callout() {
-    struct Last(std::sync::Mutex<Option<crate::queue::BlockQueue>>, std::sync::atomic::AtomicBool);
+/// X20: the last handle goes in the completion that the callout's own handler runs: the timer frees itself.
+fn ends_in_its_callout() -> Result<(), String> {
+    struct Last(Mutex<Option<BlockQueue>>, AtomicBool);
     impl Complete for Last {
-        fn complete(&self, _: &undercroft_hal::BottomHalf, _: u64, _: Request, result: Result<(), Error>) {
+        fn complete(&self, _: &BottomHalf, _: u64, _: Request, result: Result<(), Error>) {
             assert_eq!(result, Err(Error::TimedOut));
-            drop(self.0.lock().unwrap().take());
-            self.1.store(true, std::sync::atomic::Ordering::SeqCst);
+            let queue = self.0.lock().unwrap().take();
+            drop(queue);
+            self.1.store(true, Ordering::SeqCst);
         }
     }
-    with_rig(1, |rig| {
+    try_with(1, Features::VOLATILE_CACHE, TIMES, |rig| {
         let model = Model::new(1, Features::VOLATILE_CACHE);
-        let queue = crate::queue::BlockQueue::new(model.clone(), TIMES);
+        let queue = BlockQueue::new(model.clone(), TIMES);
+        let shard = Arc::downgrade(&queue.shards[0]);
         model.lock().depth = 0;
-        let last = std::sync::Arc::new(Last(std::sync::Mutex::default(), Default::default()));
+        let last = Arc::new(Last(Mutex::default(), AtomicBool::default()));
         queue.submit(Request::new(Op::Read, 0, 1, buffer(1, 0), Completion::new(last.clone(), 0))).unwrap();
         *last.0.lock().unwrap() = Some(queue);
         rig.pass(MS * 101);
-        assert!(last.1.load(std::sync::atomic::Ordering::SeqCst), "the request ended");
+        assert!(last.1.load(Ordering::SeqCst), "the request ended");
         rig.settle();
-        // The model's watcher finds nobody any more.
-        assert_eq!(std::sync::Arc::strong_count(&model), 1, "the queue is gone, and its callout with it");
-    });
+        assert_eq!(Arc::strong_count(&model), 1, "the device is nobody's any more");
+        assert!(shard.upgrade().is_none(), "the queue outlived its last handle, and its callout with it");
+    })
+}
+
+#[test]
+fn x20_a_queue_may_end_in_its_own_callout() {
+    ends_in_its_callout().unwrap();
+}
+
+#[test]
+fn x20_a_queue_may_end_in_its_own_callout_control() {
+    let error = with(Hazard::CalloutKeepsQueue, ends_in_its_callout).unwrap_err();
+    assert!(error.contains("the queue outlived its last handle"), "{error}");
 }
