@@ -4,6 +4,8 @@
 //! when half of the last is used. One that goes on by the same step twice has the next few places of that kind read. Pages that were evicted
 //! before they were used halve the windows. Under the volume's lock.
 
+use crate::broken::{self, Hazard};
+
 /// What to read ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plan {
@@ -49,7 +51,7 @@ impl Streams {
 
     /// Somebody reads the pages from `first` to `last`; `wasted` pages that were read ahead have been evicted unused so far.
     pub(crate) fn note(&mut self, first: u64, last: u64, wasted: u64) -> Option<Plan> {
-        if self.most < FIRST_WINDOW {
+        if self.most < FIRST_WINDOW || broken::is(Hazard::NoReadAhead) {
             return None;
         }
         if wasted > self.wasted {

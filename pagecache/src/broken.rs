@@ -65,6 +65,8 @@ pub(crate) enum Hazard {
     Allocates,
     /// X34: memory that could not be had is used.
     MemoryIgnored,
+    /// Nothing is read ahead.
+    NoReadAhead,
     /// A discard does not keep others away while the device has it.
     NoFence,
     /// A discard does not wait for a write-back that is under way.

@@ -1,5 +1,7 @@
 //! Tests of volumes.
 
+mod ahead;
+mod cpus;
 mod device;
 mod forget;
 mod history;
