@@ -2,12 +2,16 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use core::time::Duration;
+
+use undercroft_block::queue::{self, BlockQueue};
 use undercroft_block::scsi::{Direction, Host, HostEvent, HostWatcher, Response, Status, scan};
 use undercroft_block::{BlockDevice, Error, Refusal};
 use undercroft_hal::BottomHalf;
 use undercroft_hosts::pvscsi::{Fault, FaultScript, Knobs};
 use undercroft_hosts::virtio::Order;
 use undercroft_hosts::{Config, Schedule};
+use undercroft_timer::timers;
 
 use super::*;
 use crate::Pvscsi;
@@ -179,11 +183,14 @@ fn a_pvs_02_completions_are_drained_in_order_control() {
     assert!(message.contains("out of order") || message.contains("never comes"), "{message}");
 }
 
-/// Reads from a unit that is busy as often as said: what came of it, and when it answered.
+/// Reads through a queue from a unit that is busy as often as said: what came of it, and when it answered.
 fn busy(defects: Defects, answers: Option<u64>) -> (Result<(), Error>, Vec<u64>) {
     let rig = Rig::schedule(Schedule::Lazy);
     rig.run(defects, |task, driver| {
+        timers::start_service(task);
         let disk = scan(task, driver).unwrap().disks.remove(0);
+        let config = queue::Config { timeout: Duration::from_millis(300), ..queue::Config::default() };
+        let disk = BlockQueue::new(disk, config);
         let sink = Sink::new();
         let script = FaultScript::none();
         let script = match answers {

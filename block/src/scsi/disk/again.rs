@@ -1,4 +1,5 @@
-//! Commands that are sent again: at once after a unit attention, a little later when the device is busy.
+//! Commands that are sent again: at once after a unit attention, a little later when the device is not ready. One that is busy is the
+//! queue's to ask again, on its callout.
 //!
 //! Bottom-half context. What waits is a bounded queue, allocated with the disk: a waiting command still counts as in flight, so there is
 //! always room for it. The waiting queue is looked at again after the other bottom halves, by the clock, until it is empty.
@@ -45,7 +46,8 @@ impl Unit {
 
     /// Sends a command again after a pause, but not for ever.
     pub(super) fn later(self: Arc<Self>, cx: &BottomHalf, mut command: Command, error: Error) {
-        if command.attempts >= AFTER_PAUSE {
+        // How long a busy device gets is the queue's before the disk: it has deadlines and a clock that wakes it.
+        if error == Error::Busy || command.attempts >= AFTER_PAUSE {
             return self.fail(cx, command, error);
         }
         command.attempts += 1;

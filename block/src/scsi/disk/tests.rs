@@ -124,16 +124,27 @@ fn transient_conditions_are_retried_and_bounded() {
     with_disk(
         |_| (),
         |cx, host, disk, sink| {
-            script(host, [attention(), attention(), Reply::status(Status::BUSY), Reply::status(Status::TASK_SET_FULL)]);
+            let becoming_ready = || Reply::sense(2, 0x04, 0x01);
+            script(host, [attention(), attention(), becoming_ready(), becoming_ready()]);
             assert_eq!(sink.simple(cx, &**disk, Op::Read, 0, 1), Ok(()));
             assert_eq!(log(host), [0x28; 5]);
+            script(host, std::iter::repeat_n(becoming_ready(), 1000));
+            assert_eq!(sink.simple(cx, &**disk, Op::Read, 0, 1), Err(Error::NotReady));
+            assert!(log(host).len() < 100, "bounded");
+            host.unit(0, |unit| unit.script.clear());
+            // A queue before the disk knows when to try again.
+            for busy in [Reply::status(Status::BUSY), Reply::status(Status::TASK_SET_FULL)] {
+                script(host, [busy]);
+                assert_eq!(sink.simple(cx, &**disk, Op::Read, 0, 1), Err(Error::Busy));
+            }
+            let _ = log(host);
             script(host, std::iter::repeat_n(attention(), 1000));
             assert_eq!(sink.simple(cx, &**disk, Op::Read, 0, 1), Err(Error::NotReady));
             assert!(log(host).len() < 20, "bounded");
             host.unit(0, |unit| unit.script.clear());
             script(host, std::iter::repeat_n(Reply::response(Response::Busy), 1000));
             assert_eq!(sink.simple(cx, &**disk, Op::Write, 0, 1), Err(Error::Busy));
-            assert!(log(host).len() < 100, "bounded");
+            assert_eq!(log(host).len(), 1, "it is the queue's to try again");
         },
     );
 }
@@ -411,7 +422,7 @@ fn a_parked_command_outlives_its_disk() {
         let host = MockHost::new(2, [(0, Model::new(64, 512))]);
         let disk = one(cx, &host);
         let sink = Arc::new(Sink::default());
-        script(&host, [Reply::status(Status::BUSY), Reply::status(Status::BUSY)]);
+        script(&host, [Reply::sense(2, 0x04, 0x01), Reply::sense(2, 0x04, 0x01)]);
         disk.submit(Request::new(Op::Read, 0, 1, buffer(512, 0), sink.completion(0))).unwrap();
         disk.commit();
         cx.run_pending();
