@@ -65,6 +65,8 @@ pub(crate) enum Hazard {
     Allocates,
     /// X34: memory that could not be had is used.
     MemoryIgnored,
+    /// A medium that was changed is taken for the one before.
+    MediumIgnored,
     /// Nothing is read ahead.
     NoReadAhead,
     /// A discard does not keep others away while the device has it.

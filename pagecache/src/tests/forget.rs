@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use undercroft_block::{Error, Op};
+use undercroft_block::{Error, Event, Op};
+use undercroft_hal::work::{BottomHalfWork, Turn};
 
 use super::device::*;
 use super::rig::*;
@@ -313,6 +314,41 @@ fn a_device_that_vanishes_ends_everything_once() {
         assert_eq!(rig.now(90 * P, 3), Err(Error::Removed));
         rig.pass(Duration::from_secs(1));
     });
+}
+
+/// Another medium is in the drive: what was of the one before is neither read from here nor written there.
+fn medium_changed() -> Result<(), String> {
+    try_with(SMALL, |rig| {
+        assert!(rig.now(9 * P, 1).is_ok());
+        rig.write(1, 0, PAGE, 1);
+        rig.settle();
+        let device = rig.device.clone();
+        let change = BottomHalfWork::new(0, move |cx| {
+            device.tell(cx, Event::MediaChanged);
+            Turn::Done
+        });
+        change.schedule();
+        rig.settle();
+        let _ = rig.volume.sync_all_blocking(rig.cx);
+        assert!(rig.store(0, PAGE) != vec![1; PAGE], "written to another medium");
+        for at in [0, 9 * P, 20 * P] {
+            assert_eq!(rig.now(at, 1), Err(Error::NotReady));
+        }
+        assert_eq!(rig.volume.pin_blocking(rig.cx, 0).map(drop), Err(Error::NotReady));
+        assert_eq!(rig.volume.write_blocking(rig.cx, 0, &[1]), Err(Error::NotReady));
+        assert_eq!(rig.volume.sync_all_blocking(rig.cx), Err(Error::NotReady));
+    })
+}
+
+#[test]
+fn a_changed_medium_is_another() {
+    medium_changed().unwrap();
+}
+
+#[test]
+fn a_changed_medium_is_another_control() {
+    let error = broken::with(Hazard::MediumIgnored, medium_changed).unwrap_err();
+    assert!(error.contains("written to another medium"), "{error}");
 }
 
 /// A device that never gives its buffers back takes transfers, not pages; when none is left nothing hangs.

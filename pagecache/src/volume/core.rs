@@ -107,6 +107,11 @@ impl Core {
                     let end = self.device.info().bytes();
                     state.resized(end);
                 }
+                // What is here is another medium's: it must neither be read nor written to this one.
+                Event::MediaChanged if !broken::is(Hazard::MediumIgnored) => {
+                    state.stale = true;
+                    state.die(Error::NotReady);
+                }
                 _ => {}
             }
         }

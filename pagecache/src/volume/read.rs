@@ -18,6 +18,9 @@ impl State {
         if at >= end {
             return Step::Over(Ok(()));
         }
+        if self.stale {
+            return Step::Over(Err(Error::NotReady));
+        }
         let (index, offset) = (at / PAGE as u64, (at % PAGE as u64) as usize);
         if self.is_fenced(index, id) {
             return self.stall(id);

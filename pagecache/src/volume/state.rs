@@ -77,6 +77,8 @@ pub(crate) struct State {
     pub(crate) max_discard: u32,
     /// Why the device takes nothing any more.
     pub(crate) dead: Option<Error>,
+    /// The medium was changed: nothing that is here is of this one.
+    pub(crate) stale: bool,
     /// The device refused a request for want of room; and how often it said that it has room.
     pub(crate) full: bool,
     pub(crate) room: u64,
@@ -138,6 +140,7 @@ impl State {
             features: info.features,
             max_discard: info.limits.max_discard_blocks,
             dead: None,
+            stale: false,
             full: false,
             room: 0,
             counts: Stats::default(),

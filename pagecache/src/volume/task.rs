@@ -154,7 +154,7 @@ impl State {
     /// A valid page that nobody waits for: those who do are served first.
     fn ready_slot(&self, index: u64) -> Option<u32> {
         let slot = self.table.find(index)?;
-        let free = self.table.state(slot).is_valid() && self.table.page(slot).waiters.is_empty();
+        let free = !self.stale && self.table.state(slot).is_valid() && self.table.page(slot).waiters.is_empty();
         (free && !self.is_fenced(index, NOBODY)).then_some(slot)
     }
 

@@ -119,6 +119,9 @@ impl State {
     }
 
     pub(super) fn step_pin(&mut self, id: u16) -> Step {
+        if self.stale {
+            return Step::Over(Err(Error::NotReady));
+        }
         let index = self.ops.get(id).start / PAGE as u64;
         if self.is_fenced(index, id) {
             return self.stall(id);
