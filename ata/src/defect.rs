@@ -41,6 +41,8 @@ pub(crate) enum Defect {
     BoxesRequests = 1 << 16,
     /// The first drive is taken to be selected by a reset.
     TrustsSelection = 1 << 17,
+    /// A sector's number is cut to 32 bits (X27).
+    CutsSectors = 1 << 18,
 }
 
 /// The hazards in force.

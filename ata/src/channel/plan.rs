@@ -3,7 +3,7 @@
 use undercroft_block::{Op, Request};
 
 use super::pieces;
-use crate::defect::Defects;
+use crate::defect::{Defect, Defects};
 use crate::identify::{Identified, MOST_SHORT};
 use crate::registers::TaskFile;
 use crate::wire::{Command, feature};
@@ -105,7 +105,10 @@ pub(super) fn plan(means: &Means, request: &Request, done: usize, defects: Defec
 
 fn transfer(means: &Means, request: &Request, done: usize, defects: Defects) -> Plan {
     let sector = means.sector_bytes as usize;
-    let lba = request.lba + (done / sector) as u64;
+    let mut lba = request.lba + (done / sector) as u64;
+    if defects.has(Defect::CutsSectors) {
+        lba &= u64::from(u32::MAX);
+    }
     let left = request.data.len() - done;
     let fua = request.fua && request.op == Op::Write && means.fua;
     let most = if means.ext { MOST_BYTES } else { SHORT_COUNT as usize * sector };

@@ -275,12 +275,12 @@ fn asks_in_time(defects: Defects) {
 }
 
 #[test]
-fn a_drive_is_asked_once_it_is_not_busy() {
+fn p_09_a_drive_is_asked_once_it_is_not_busy() {
     asks_in_time(GOOD);
 }
 
 #[test]
-fn a_drive_is_asked_once_it_is_not_busy_control() {
+fn p_09_a_drive_is_asked_once_it_is_not_busy_control() {
     assert!(caught("asked too early", || asks_in_time(Defects::one(Defect::AsksTooEarly))));
 }
 
@@ -330,4 +330,61 @@ fn two_drives_take_turns() {
 #[test]
 fn two_drives_take_turns_control() {
     assert!(caught("no turns", || takes_turns(Defects::one(Defect::FirstDriveFirst))));
+}
+
+/// Reads and writes on both sides of what 28 and 32 bits of address reach: each in its own place.
+fn far_sectors(defects: Defects) {
+    let pio = Settings { dma: false, fua: false, trim_blocks: 0, ..Settings::default() };
+    for settings in [Settings::default(), pio] {
+        let dma = settings.dma;
+        let rig = Rig::settings(settings);
+        rig.disk.resize(1 << 33);
+        rig.disk(defects, |task, disk| {
+            assert_eq!(disk.info().capacity, 1 << 33);
+            let sink = Sink::new();
+            let edges = [1 << 28, 1 << 32].map(|edge: u64| [edge - 8, edge - 2, edge - 1, edge, edge + 77]);
+            for lba in edges.into_iter().flatten().chain([(1 << 33) - 4]) {
+                go(&disk, read(lba, 4, sink.to(lba))).unwrap();
+                let done = sink.one(task);
+                assert_eq!(done.result, Ok(()));
+                assert!(bytes(&done.request) == pattern(0, lba, 4), "{lba:#x}: another sector was read");
+                go(&disk, write(lba + 3, &fill(1, lba as u8), sink.to(lba))).unwrap();
+                assert_eq!(sink.one(task).result, Ok(()));
+                assert!(
+                    rig.disk.read_sector(lba + 3)[..] == fill(1, lba as u8),
+                    "{lba:#x}: another sector was written"
+                );
+                rig.disk.write(lba + 3, &Disk::pattern(seed(0), lba + 3)).unwrap();
+            }
+            if dma {
+                let (near, far) = (5, (1 << 32) + 5);
+                go(&disk, Request::new(Op::Discard, far, 3, Data::None, sink.to(0))).unwrap();
+                assert_eq!(sink.one(task).result, Ok(()));
+                assert_eq!(rig.disk.read_sector(far + 2), [0; 512], "another sector was trimmed");
+                assert_eq!(rig.disk.read_sector(near), Disk::pattern(seed(0), near));
+            }
+        });
+    }
+}
+
+#[test]
+fn x27_sectors_beyond_32_bits() {
+    far_sectors(GOOD);
+}
+
+#[test]
+fn x27_sectors_beyond_32_bits_control() {
+    assert!(caught("another sector was", || far_sectors(Defects::one(Defect::CutsSectors))));
+}
+
+/// A drive of no sectors is no disk, and the one beside it is.
+#[test]
+fn p_19_a_drive_without_sectors_is_refused() {
+    let some = || Some(Settings::default());
+    let rig = Rig::full(Config::default(), [some(), some(), None, None], Mode::Compatible, true);
+    rig.disk.resize(0);
+    rig.run(|_, found| {
+        assert_eq!(found.disks.len(), 1, "{:?}", found.failures);
+        assert_eq!(found.failures.len(), 1);
+    });
 }
