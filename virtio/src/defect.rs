@@ -3,7 +3,7 @@
 
 /// A hazard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u64)]
 #[cfg_attr(not(test), expect(dead_code, reason = "constructed by tests only"))]
 pub(crate) enum Defect {
     /// Used elements are believed without a look at what is in flight (X02).
@@ -62,18 +62,32 @@ pub(crate) enum Defect {
     FreesInOrder = 1 << 26,
     /// A ring that begins anew keeps what was in its memory (P-05).
     KeepsMemory = 1 << 27,
+    /// A sector's number is cut to 32 bits (X27).
+    CutsSectors = 1 << 28,
+    /// An event that nobody asked for stops the device (P-14).
+    StopsAtUnknown = 1 << 29,
+    /// Every event is about the one unit that there was thought to be (P-15).
+    OneUnit = 1 << 30,
+    /// The last block of a device without blocks is the one before the first (P-19).
+    LastBlockWraps = 1 << 31,
+    /// An interrupt with nothing to serve is taken for a failure (P-19).
+    ExpectsUsed = 1 << 32,
+    /// The configuration is read once, whether it changes meanwhile or not (P-17).
+    IgnoresGeneration = 1 << 33,
+    /// The length of sense data is believed (P-16).
+    TrustsSenseLength = 1 << 34,
 }
 
 /// The hazards in force.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Defects(#[cfg(test)] u32);
+pub(crate) struct Defects(#[cfg(test)] u64);
 
 impl Defects {
     /// Whether a hazard is in force.
     #[inline(always)]
     pub(crate) const fn has(self, defect: Defect) -> bool {
         #[cfg(test)]
-        return self.0 & defect as u32 != 0;
+        return self.0 & defect as u64 != 0;
         #[cfg(not(test))]
         {
             let _ = (self, defect);
@@ -90,6 +104,6 @@ impl Defects {
     /// One hazard.
     #[cfg(test)]
     pub(crate) const fn one(defect: Defect) -> Self {
-        Self(defect as u32)
+        Self(defect as u64)
     }
 }

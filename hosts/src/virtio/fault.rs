@@ -17,6 +17,8 @@ pub enum Fault {
     Status(u8),
     /// virtio-scsi: answers CHECK CONDITION with this sense key, code and qualifier.
     Sense(u8, u8, u8),
+    /// virtio-scsi: says that it wrote this many bytes of sense data.
+    SaysSense(u32),
     /// virtio-scsi: answers this SCSI status without sense data (BUSY is 0x08, TASK SET FULL 0x28).
     ScsiStatus(u8),
     /// Performs the request but leaves the status untouched.

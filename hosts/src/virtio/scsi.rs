@@ -80,6 +80,8 @@ pub enum ScsiEvent {
     HardReset(u8, u16),
     /// A unit's parameters changed, with additional sense code and qualifier.
     Changed(u8, u16, u8, u8),
+    /// Anything: event, logical unit and reason as the driver finds them.
+    Raw(u32, [u8; 8], u32),
 }
 
 /// A virtio SCSI host adapter with its targets.
@@ -192,7 +194,9 @@ impl Scsi {
         let sense = reply.sense.map_or_else(Vec::new, |sense| sense.fixed().to_vec());
         let sense = &sense[..sense.len().min(self.sense_size as usize)];
         let residual = (out + into).saturating_sub(moved);
-        let mut answer = (sense.len() as u32).to_le_bytes().to_vec();
+        let said =
+            faults.iter().find_map(|fault| if let Fault::SaysSense(bytes) = fault { Some(*bytes) } else { None });
+        let mut answer = said.unwrap_or(sense.len() as u32).to_le_bytes().to_vec();
         answer.extend((residual as u32).to_le_bytes());
         answer.extend([0, 0, reply.status, code]);
         answer.extend(sense);
@@ -371,6 +375,7 @@ impl Model for Scsi {
             Some(ScsiEvent::Changed(target, lun, asc, ascq)) => {
                 (PARAMETER_CHANGE, Self::encode(target, lun), u32::from(asc) | u32::from(ascq) << 8)
             }
+            Some(ScsiEvent::Raw(event, lun, reason)) => (event, lun, reason),
             None if self.missed => (0, [0; 8], 0),
             None => return None,
         };

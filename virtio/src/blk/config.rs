@@ -5,6 +5,7 @@ use undercroft_hal::dma::DmaConstraints;
 
 use super::wire::{BlkFeatures, SECTOR, SECTOR_SHIFT, config};
 use crate::ProbeError;
+use crate::defect::{Defect, Defects};
 use crate::device::TABLE_LEN;
 use crate::transport::{Transport, read_config};
 
@@ -44,7 +45,14 @@ pub(super) fn read_changing(
 }
 
 /// Reads the configuration.
-pub(super) fn read_shape(transport: &dyn Transport, features: BlkFeatures) -> Result<Shape, ProbeError> {
+pub(super) fn read_shape(
+    transport: &dyn Transport,
+    features: BlkFeatures,
+    defects: Defects,
+) -> Result<Shape, ProbeError> {
+    if defects.has(Defect::IgnoresGeneration) {
+        return shape(transport, features);
+    }
     read_config(transport, |transport| shape(transport, features))
 }
 

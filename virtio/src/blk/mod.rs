@@ -83,11 +83,14 @@ impl VirtioBlk {
         let bits = setup_with(&mut *transport, WANTED, defects)?;
         let features = BlkFeatures::from_bits_retain(bits);
         let (place, legacy) = (transport.place(), transport.is_legacy());
-        let mut shape = config::read_shape(&*transport, features)?;
+        let mut shape = config::read_shape(&*transport, features, defects)?;
         shape.info.limits.dma = reach;
         let queues = RequestQueues::plan(&mut *transport, bits, 0, shape.queues, &mut shape.info.limits);
         (shape.info.queues, shape.info.depth) = (queues.count, queues.depth);
         let shift = if defects.has(crate::defect::Defect::ScalesSectors) { 0 } else { shape.shift };
+        if defects.has(crate::defect::Defect::LastBlockWraps) {
+            shape.info.capacity = shape.info.capacity.wrapping_sub(1);
+        }
         let protocol = Blk::new(shape.info, features, shift);
         let plan = Plan { features: bits, queues: queues.count, special: 0, max_size: queues.max_size, reach, defects };
         let running = start(cx, transport, plan, protocol)?;

@@ -4,7 +4,7 @@ use undercroft_block::{Op, Refusal, Rejected, Request, Tag};
 
 use super::protocol::{Blk, Slot, frame};
 use super::wire::{Header, ID_BYTES, Range, RequestStatus, RequestType};
-use crate::defect::Defect;
+use crate::defect::{Defect, Defects};
 use crate::device::{Device, QueueState};
 use crate::queue::{AddError, Buffer};
 
@@ -33,8 +33,7 @@ pub(super) fn submit(device: &Device<Blk>, index: usize, request: Request) -> Re
         queue.work.schedule();
         return Ok(Tag::from_bits(0));
     }
-    let preset = !device.defects.has(Defect::StatusNotPreset);
-    match add(&mut state, &request, device.protocol.shift, preset) {
+    match add(&mut state, &request, device.protocol.shift, device.defects) {
         Ok(head) => Ok(state.slots.put(head, Slot::Request(request.accept()))),
         Err(error) => {
             let why = state.refusal(error);
@@ -46,7 +45,7 @@ pub(super) fn submit(device: &Device<Blk>, index: usize, request: Request) -> Re
 
 /// Writes the request's frame and chain.
 #[inline]
-fn add(state: &mut QueueState<Slot>, request: &Request, shift: u32, preset: bool) -> Result<u16, AddError> {
+fn add(state: &mut QueueState<Slot>, request: &Request, shift: u32, defects: Defects) -> Result<u16, AddError> {
     let QueueState { ring, frames, .. } = state;
     let pieces = request.data.pieces();
     let (kind, writable, ranged) = match request.op {
@@ -56,13 +55,16 @@ fn add(state: &mut QueueState<Slot>, request: &Request, shift: u32, preset: bool
         Op::Discard => (RequestType::DISCARD, false, true),
         Op::WriteZeroes => (RequestType::WRITE_ZEROES, false, true),
     };
-    let sector = request.lba << shift;
+    let mut sector = request.lba << shift;
+    if defects.has(Defect::CutsSectors) {
+        sector &= u64::from(u32::MAX);
+    }
     let mut chain = ring.chain(pieces.len() as u16 + if ranged { 3 } else { 2 })?;
     let head = chain.head();
     // Sector of a command without data, and of a flush, is zero (5.2.6).
     let at = if ranged || request.op == Op::Flush { 0 } else { sector };
     frames.write(head, frame::HEADER, Header { kind, reserved: 0.into(), sector: at.into() });
-    if preset {
+    if !defects.has(Defect::StatusNotPreset) {
         frames.write(head, frame::STATUS, RequestStatus::UNTOUCHED.0);
     }
     chain.push(Buffer { addr: frames.addr(head, frame::HEADER), len: size_of::<Header>() as u32, writable: false });

@@ -206,6 +206,11 @@ impl<P: Protocol> Device<P> {
                     }
                 }
                 Ok(None) => {
+                    if budget + 1 == BUDGET && self.defects.has(Defect::ExpectsUsed) {
+                        drop(state);
+                        self.stop(Error::Broken);
+                        return Turn::Done;
+                    }
                     #[cfg(test)]
                     let mut state = widen(state, queue);
                     let kick = state.end_service();

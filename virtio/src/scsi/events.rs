@@ -4,6 +4,7 @@ use undercroft_block::scsi::{Address, HostEvent, Lun};
 
 use super::protocol::{Scsi, Slot, frame};
 use super::wire::{EVENTS_MISSED, Event, EventKind, ResetReason, queue};
+use crate::defect::{Defect, Defects};
 use crate::device::{Device, Life, QueueState};
 use crate::queue::Buffer;
 
@@ -23,10 +24,13 @@ fn unit(lun: [u8; 8]) -> Option<Address> {
 }
 
 /// Reads an event; half of one counts as lost.
-pub(super) fn read(event: Option<&Event>) -> Told {
+pub(super) fn read(event: Option<&Event>, defects: Defects) -> Told {
     let Some(event) = event else { return Told { missed: true, event: None } };
     let what = event.event.get();
-    let (unit, reason) = (unit(event.lun), event.reason.get());
+    let (mut unit, reason) = (unit(event.lun), event.reason.get());
+    if defects.has(Defect::OneUnit) {
+        unit = Lun::new(0).map(|lun| Address { target: 0, lun });
+    }
     let event = match (EventKind(what & !EVENTS_MISSED), unit) {
         (EventKind::TRANSPORT_RESET, Some(unit)) => match ResetReason(reason) {
             ResetReason::RESCAN => Some(HostEvent::Added(unit)),
@@ -76,7 +80,7 @@ mod tests {
     use super::*;
 
     fn told(event: u32, lun: [u8; 8], reason: u32) -> Told {
-        read(Some(&Event { event: event.into(), lun, reason: reason.into() }))
+        read(Some(&Event { event: event.into(), lun, reason: reason.into() }), Defects::none())
     }
 
     #[test]
@@ -97,6 +101,6 @@ mod tests {
     fn a_vscsi_02_missed_events_are_noticed() {
         assert_eq!(told(EVENTS_MISSED, [0; 8], 0), Told { missed: true, event: None });
         assert!(told(EVENTS_MISSED | 1, [1, 0, 0, 4, 0, 0, 0, 0], 2).event.is_some(), "it says two things");
-        assert_eq!(read(None), Told { missed: true, event: None });
+        assert_eq!(read(None, Defects::none()), Told { missed: true, event: None });
     }
 }

@@ -13,7 +13,7 @@ use super::events;
 use super::manage::{self, Manager};
 use super::wire::{self, CommandAnswer, ResponseCode, SENSE_SIZE};
 use crate::ProbeError;
-use crate::defect::{Defect, Defects};
+use crate::defect::Defect;
 use crate::device::{Breach, Device, Frames, Protocol};
 use crate::queue::Used;
 use crate::transport::Transport;
@@ -49,7 +49,8 @@ pub(super) struct Answer {
     response: ResponseCode,
     status: u8,
     residual: u32,
-    sense_len: u8,
+    /// As the device says: anything.
+    sense_len: u16,
 }
 
 /// What the device answered.
@@ -111,10 +112,13 @@ impl Scsi {
         }
     }
 
-    fn event(&self, cx: &BottomHalf, event: Option<&wire::Event>, defects: Defects) {
+    fn event(&self, cx: &BottomHalf, device: &Device<Self>, event: Option<&wire::Event>) {
         self.received.fetch_add(1, Ordering::Relaxed);
-        let told = events::read(event);
-        if told.missed && !defects.has(Defect::IgnoresMissed) {
+        let told = events::read(event, device.defects);
+        if device.defects.has(Defect::StopsAtUnknown) && !told.missed && told.event.is_none() {
+            device.stop(Error::Broken);
+        }
+        if told.missed && !device.defects.has(Defect::IgnoresMissed) {
             self.missed.fetch_add(1, Ordering::Relaxed);
             self.tell(cx, HostEvent::Rescan);
         }
@@ -149,10 +153,14 @@ fn with_sense(frames: &Frames, head: u16, answer: Answer) -> Reply {
 #[inline]
 fn outcome<'a>(device: &Device<Scsi>, answer: &Answer, sense: &'a [u8]) -> Outcome<'a> {
     let ignored = device.defects.has(Defect::IgnoresResponse);
+    let mut sense_len = usize::from(answer.sense_len);
+    if !device.defects.has(Defect::TrustsSenseLength) {
+        sense_len = sense_len.min(sense.len());
+    }
     Outcome {
         response: if ignored { Response::Complete } else { response(answer.response) },
         status: Status(answer.status),
-        sense: &sense[..usize::from(answer.sense_len).min(sense.len())],
+        sense: &sense[..sense_len],
         residual: answer.residual,
     }
 }
@@ -180,7 +188,7 @@ impl Protocol for Scsi {
             return Err(Breach);
         }
         // The used length is no help here: some hosts always say 0.
-        let sense_len = answer.sense_len.get().min(SENSE_SIZE as u32) as u8;
+        let sense_len = u16::try_from(answer.sense_len.get()).unwrap_or(u16::MAX);
         let answer = Answer { response, status: answer.status, residual: answer.residual.get(), sense_len };
         if sense_len > 0 { Ok(with_sense(frames, used.head, answer)) } else { Ok(Reply::Command(answer)) }
     }
@@ -205,7 +213,7 @@ impl Protocol for Scsi {
                     events::post(device, queue);
                 }
                 if let Reply::Event(event) = reply {
-                    self.event(cx, event.as_ref(), device.defects);
+                    self.event(cx, device, event.as_ref());
                 }
             }
         }

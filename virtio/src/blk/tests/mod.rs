@@ -7,6 +7,7 @@ mod contexts;
 mod hazards;
 mod hostile;
 mod packed;
+mod patterns;
 mod restart;
 mod shapes;
 

@@ -213,25 +213,3 @@ fn a_resize_is_told_and_read_whole() {
         assert_eq!(sink.wait(task, 1)[0].result, Ok(()));
     });
 }
-
-#[test]
-fn a_configuration_that_changes_while_it_is_read_is_read_again() {
-    // Read in halves across the change it would be 0x1_ffff_ffff or 0.
-    let sizes = [0x0_ffff_ffff_u64, 0x1_0000_0000];
-    for times in 0..12 {
-        let rig = Rig::new(BlkLimits::default());
-        let mut turn = 0;
-        rig.host.with(|host| {
-            host.model().claimed_capacity = Some(sizes[0]);
-            host.tear_config(times, move |model| {
-                turn ^= 1;
-                model.claimed_capacity = Some(sizes[turn]);
-            });
-        });
-        rig.run(|_, driver| assert!(sizes.contains(&driver.info().capacity), "{times}: {:#x}", driver.info().capacity));
-    }
-    let rig = Rig::new(BlkLimits::default());
-    rig.host.with(|host| host.tear_config(u32::MAX, |_| ()));
-    let error = rig.machine.run(|task| rig.probe(task, Defects::default()).err());
-    assert_eq!(error, Some(ProbeError::ConfigUnstable));
-}

@@ -5,6 +5,7 @@ mod disks;
 mod hazards;
 mod hotplug;
 mod management;
+mod patterns;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
