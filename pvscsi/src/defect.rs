@@ -52,6 +52,10 @@ pub(crate) enum Defect {
     AbortsUnpublished = 1 << 21,
     /// The bottom half collapses what it drains into a list, and works on that from the wrong end (A-PVS-02).
     DrainsBackwards = 1 << 22,
+    /// A message that nobody asked for stops the adapter (P-14).
+    StopsAtUnknown = 1 << 23,
+    /// An interrupt with nothing to serve is taken for a failure (P-19).
+    ExpectsCompletion = 1 << 24,
 }
 
 /// The hazards in force.

@@ -88,6 +88,10 @@ impl Adapter {
                         drop(state);
                         self.message(cx, &message);
                     }
+                    Ok(None) if budget + 1 == BUDGET && self.defects.has(Defect::ExpectsCompletion) => {
+                        drop(state);
+                        self.stop(Error::Broken);
+                    }
                     Ok(None) => {
                         self.end_batch(cx, state);
                         return Turn::Done;
@@ -162,6 +166,7 @@ impl Adapter {
         let event = match (MessageKind(message.kind.get()), unit) {
             (MessageKind::ADDED, Some(unit)) => HostEvent::Added(unit),
             (MessageKind::REMOVED, Some(unit)) => HostEvent::Removed(unit),
+            _ if self.defects.has(Defect::StopsAtUnknown) => return self.stop(Error::Broken),
             // Something came or went, or something else happened: whoever looks will see.
             _ => {
                 self.counters.unclear.fetch_add(1, Ordering::Relaxed);

@@ -56,6 +56,48 @@ fn p_10_a_context_that_is_not_in_flight_control() {
     assert!(message.contains("goes unseen") || message.contains("never comes"), "{message}");
 }
 
+/// The host says that there is a completion, and has written none: neither the zeroes that the ring began with nor what an earlier use of the
+/// place left there is an answer.
+fn unwritten(defects: Defects) {
+    const BATCH: u64 = 4;
+    for batches in [0, 1, 300] {
+        let last = 3 + BATCH * batches;
+        let script = FaultScript::none().at(last, Fault::ProducerJump(1)).from(last + 1, Fault::Never);
+        let rig = Rig::schedule(Schedule::Lazy).faults(script);
+        rig.run(defects, |task, driver| {
+            let collector = Collector::new();
+            ready(task, &driver, &collector);
+            let send = || {
+                for n in 0..BATCH {
+                    driver.submit(command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))).unwrap();
+                }
+                driver.commit();
+            };
+            for _ in 0..batches {
+                send();
+                let answers = collector.wait(task, BATCH as usize);
+                assert!(answers.iter().all(|answer| answer.response == Response::Complete));
+            }
+            send();
+            let responses: Vec<_> = collector.wait(task, 2).iter().map(|answer| answer.response).collect();
+            let right = [Response::Complete, Response::Broken];
+            assert_eq!(responses[..2], right, "{batches}: what nobody wrote was taken for an answer");
+            task.wait_until(|| responses.len() + collector.count() >= BATCH as usize);
+        });
+    }
+}
+
+#[test]
+fn p_15_a_status_that_nobody_wrote() {
+    unwritten(GOOD);
+}
+
+#[test]
+fn p_15_a_status_that_nobody_wrote_control() {
+    let message = caught(|| unwritten(Defects::one(Defect::TrustsContext)));
+    assert!(message.contains("what nobody wrote was taken for an answer"), "{message}");
+}
+
 const JUMPS: [Fault; 4] = [
     Fault::ProducerJump(300),
     Fault::ProducerJump(257),
@@ -97,18 +139,18 @@ fn lengths(defects: Defects) {
 }
 
 #[test]
-fn lengths_that_cannot_be() {
+fn p_16_lengths_that_cannot_be() {
     lengths(GOOD);
 }
 
 #[test]
-fn lengths_that_cannot_be_control_sense() {
+fn p_16_lengths_that_cannot_be_control_sense() {
     let message = caught(|| lengths(Defects::one(Defect::TrustsSenseLength)));
     assert!(message.contains("out of range"), "{message}");
 }
 
 #[test]
-fn lengths_that_cannot_be_control_data() {
+fn p_16_lengths_that_cannot_be_control_data() {
     let message = caught(|| lengths(Defects::one(Defect::TrustsDataLength)));
     assert!(message.contains("SaysMoved"), "{message}");
 }

@@ -45,22 +45,47 @@ fn every_message_is_acted_on_and_its_place_given_back_control() {
     assert!(message.contains("messages were lost"), "{message}");
 }
 
-#[test]
-fn messages_that_name_nothing_ask_for_a_look_at_everything() {
-    let rig = Rig::schedule(Schedule::Lazy);
-    rig.run(GOOD, |task, driver| {
-        let sink = Sink::new();
-        driver.watch(sink.clone());
-        rig.model(|model| {
-            model.message(7, 0, 1, [0; 8]);
-            model.message(0, 1, 1, [0; 8]);
-            model.message(1, 0, 256, [0; 8]);
-            model.message(0, 0, 1, [0xff; 8]);
+/// Messages of kinds, and about buses, targets and units, that there are none of: each asks for a look at everything, and commands go on.
+fn unasked_for(defects: Defects) {
+    for schedule in [Schedule::Eager, Schedule::Lazy, Schedule::RANDOM] {
+        let rig = Rig::schedule(schedule);
+        rig.run(defects, |task, driver| {
+            let (collector, sink) = (Collector::new(), Sink::new());
+            driver.watch(sink.clone());
+            ready(task, &driver, &collector);
+            for round in 0..20 {
+                rig.model(|model| {
+                    model.message(2 + round, 0, 1, [0; 8]);
+                    model.message(u32::MAX, u32::MAX, u32::MAX, [0xff; 8]);
+                    model.message(0, 1, 1, [0; 8]);
+                    model.message(1, 0, 256, [0; 8]);
+                    model.message(0, 0, 1, [0xff; 8]);
+                    // This one says something, about a target that is not there.
+                    model.message(1, 0, 77, [0; 8]);
+                });
+                settle(task);
+                let next = command(&collector, 1, at(0, 0), read10(7, 1), (Direction::In, 512));
+                if let Err(refused) = go(&driver, next) {
+                    panic!("stopped by a message that nobody asked for: {:?}", end(refused));
+                }
+                assert_eq!(collector.wait(task, 1)[0].response, Response::Complete);
+            }
+            let one = [vec![HostEvent::Rescan; 5], vec![HostEvent::Removed(at(77, 0))]].concat();
+            assert_eq!(sink.events(), one.repeat(20));
+            assert_eq!((driver.counts().messages, driver.counts().unclear), (120, 100));
         });
-        settle(task);
-        assert_eq!(sink.events(), [HostEvent::Rescan; 4]);
-        assert_eq!(driver.counts().unclear, 4);
-    });
+    }
+}
+
+#[test]
+fn p_14_messages_that_nobody_asked_for() {
+    unasked_for(GOOD);
+}
+
+#[test]
+fn p_14_messages_that_nobody_asked_for_control() {
+    let message = caught(|| unasked_for(Defects::one(Defect::StopsAtUnknown)));
+    assert!(message.contains("stopped by a message that nobody asked for"), "{message}");
 }
 
 #[test]

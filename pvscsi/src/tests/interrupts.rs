@@ -29,23 +29,39 @@ fn each_means_carries_commands() {
     }
 }
 
-#[test]
-fn spurious_interrupts_do_no_harm() {
+/// Interrupts while nothing is in flight, in between, and twice.
+fn nothing_to_serve(defects: Defects) {
     for layout in [Layout::MsiX, Layout::Msi, Layout::Line] {
         let script = FaultScript::none().every(2, Fault::Spurious);
         let rig = Rig::new(Config { schedule: Schedule::RANDOM, ..Config::default() }, layout, Knobs::default());
         let rig = rig.faults(script);
-        rig.run(GOOD, |task, driver| {
+        rig.run(defects, |task, driver| {
             let collector = Collector::new();
             for n in 0..100 {
                 rig.model(Model::interrupt_for_nothing);
-                go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+                if n % 10 == 0 {
+                    settle(task);
+                }
+                let sent = go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).map_err(end);
+                assert!(sent.is_ok(), "an interrupt with nothing to serve did harm");
             }
             collector.wait(task, 100);
+            rig.model(Model::interrupt_for_nothing);
             settle(task);
             assert_eq!(collector.count(), 0);
         });
     }
+}
+
+#[test]
+fn p_19_interrupts_with_nothing_to_serve() {
+    nothing_to_serve(GOOD);
+}
+
+#[test]
+fn p_19_interrupts_with_nothing_to_serve_control() {
+    let message = caught(|| nothing_to_serve(Defects::one(Defect::ExpectsCompletion)));
+    assert!(message.contains("an interrupt with nothing to serve did harm"), "{message}");
 }
 
 /// Two adapters on one line. The one's interrupts are not the other's: each handler claims its own, and no more.
