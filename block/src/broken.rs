@@ -4,7 +4,7 @@
 /// A defect that a test can put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "constructed by tests only"))]
-pub(super) enum Hazard {
+pub(crate) enum Hazard {
     /// X05: a part is as long as the request, whatever the device takes.
     PartTooLong,
     /// X33: a request of which a part could not be sent is forgotten.
@@ -37,6 +37,14 @@ pub(super) enum Hazard {
     ForgetsAtRemoval,
     /// A-PC-42: every error is reported.
     ReportsAll,
+    /// X27: a block's number is cut to 32 bits.
+    CutsBlocks,
+    /// Pattern 16: the first INQUIRY asks for all that there may be.
+    LongInquiry,
+    /// Pattern 19: a unit whose last block is the one before the first has 2^64 of them.
+    EmptyIsHuge,
+    /// Pattern 17: a capacity that could not be read is taken from the buffer all the same.
+    UsesUnread,
 }
 
 #[cfg(test)]
@@ -46,7 +54,7 @@ std::thread_local! {
 
 /// Whether a test has put `hazard` back.
 #[inline(always)]
-pub(super) fn is(hazard: Hazard) -> bool {
+pub(crate) fn is(hazard: Hazard) -> bool {
     #[cfg(test)]
     return PUT_BACK.get() == Some(hazard);
     #[cfg(not(test))]
@@ -58,7 +66,7 @@ pub(super) fn is(hazard: Hazard) -> bool {
 
 /// Runs `f` with `hazard` put back on this thread.
 #[cfg(test)]
-pub(super) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
+pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
     struct Mend;
     impl Drop for Mend {
         fn drop(&mut self) {

@@ -22,6 +22,7 @@ extern crate alloc;
 
 pub mod adapter;
 mod bounce;
+mod broken;
 mod data;
 mod device;
 mod error;

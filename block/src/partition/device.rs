@@ -10,6 +10,7 @@ use undercroft_hal::BottomHalf;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 
 use super::{Entry, Table};
+use crate::broken::{self, Hazard};
 use crate::{BlockDevice, Event, Identity, Info, Refusal, Rejected, Request, Tag, Watcher};
 
 type Slot = IrqSpinLock<Option<Arc<dyn Watcher>>>;
@@ -75,7 +76,11 @@ impl BlockDevice for Partition {
         if let Err(error) = request.check_range(&self.info()) {
             return Err(Rejected { request, why: Refusal::Invalid(error) });
         }
-        if let Err(error) = request.move_down(self.entry.first) {
+        let mut first = self.entry.first;
+        if broken::is(Hazard::CutsBlocks) {
+            first &= u64::from(u32::MAX);
+        }
+        if let Err(error) = request.move_down(first) {
             return Err(Rejected { request, why: Refusal::Invalid(error) });
         }
         self.parent.submit(request).map_err(|mut rejected| {

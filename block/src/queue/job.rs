@@ -3,6 +3,7 @@
 
 use undercroft_hal::Instant;
 
+use crate::broken::{self, Hazard};
 use crate::data::Edges;
 use crate::request::Parent;
 use crate::{Data, Error, InFlight, Op, Request};
@@ -103,6 +104,9 @@ impl Job {
         }
         if part < self.blocks {
             request.lba = self.lba + u64::from(self.done);
+            if broken::is(Hazard::CutsBlocks) {
+                request.lba &= u64::from(u32::MAX);
+            }
             request.blocks = part;
             if matches!(self.op, Op::Read | Op::Write) {
                 let size = block_size as usize;

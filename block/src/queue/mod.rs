@@ -16,7 +16,6 @@
 //! Contexts: [`BlockDevice::submit`], `commit` and `cancel` anywhere. Completions and events are bottom halves, with no lock held. One lock for
 //! each of the device's queues ([`Rank::BLOCK`](undercroft_hal::sync::Rank::BLOCK)), not held while the device is called.
 
-mod broken;
 mod common;
 mod complete;
 mod expire;
@@ -34,6 +33,8 @@ use ::core::fmt;
 use ::core::sync::atomic::Ordering;
 use ::core::time::Duration;
 use alloc::sync::Arc;
+
+use crate::broken;
 
 pub use self::ladder::Rung;
 pub use self::stats::{QueueStats, RungStats};

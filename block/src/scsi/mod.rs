@@ -19,6 +19,8 @@ mod host;
 mod lun;
 mod manage;
 mod outcome;
+#[cfg(test)]
+mod pattern_tests;
 mod probe;
 #[cfg(test)]
 mod testing;

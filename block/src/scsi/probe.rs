@@ -19,6 +19,7 @@ use super::wire::{
     Qualifier, ReadCapacity16, StandardInquiry, TEST_UNIT_READY, VpdPage, designator, page_body, unit_serial,
 };
 use super::{Address, Cdb, Host};
+use crate::broken::{self, Hazard};
 use crate::{Error, Features, Identity, Limits};
 
 /// Why a logical unit is no disk.
@@ -73,8 +74,9 @@ pub(super) fn probe(
     host: &Arc<dyn Host>,
     address: Address,
 ) -> Result<Arc<Unit>, ProbeError> {
-    let inquiry = StandardInquiry::parse(exchange.read(address, inquiry(None, StandardInquiry::BYTES), 36)?)
-        .ok_or(ProbeError::BadAnswer("INQUIRY"))?;
+    let allocation = if broken::is(Hazard::LongInquiry) { 255 } else { StandardInquiry::BYTES };
+    let answer = exchange.read(address, inquiry(None, allocation), usize::from(allocation))?;
+    let inquiry = StandardInquiry::parse(answer).ok_or(ProbeError::BadAnswer("INQUIRY"))?;
     match (inquiry.qualifier, inquiry.kind) {
         (Qualifier::Connected, PeripheralType::DISK) => {}
         (Qualifier::Connected, kind) => return Err(ProbeError::OtherKind(kind)),
@@ -121,7 +123,10 @@ pub(super) fn capacity(exchange: &mut Exchange<'_>, address: Address, version: u
         control: 0,
     };
     let read_long = |exchange: &mut Exchange<'_>| {
-        let answer = exchange.read(address, long.into(), 32)?;
+        let answer = match exchange.read(address, long.into(), 32) {
+            Err(_) if broken::is(Hazard::UsesUnread) => &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 2, 0],
+            answer => answer?,
+        };
         Capacity::from_16(answer).ok_or(ProbeError::BadAnswer("READ CAPACITY(16)"))
     };
     if version >= SPC_3

@@ -57,6 +57,10 @@ pub struct Unit {
     pub script: VecDeque<Reply>,
     /// Operation codes that it was sent.
     pub log: Vec<u8>,
+    /// The commands themselves.
+    pub commands: Vec<Vec<u8>>,
+    /// The most bytes of standard data that INQUIRY may ask for.
+    pub inquiry_most: u16,
 }
 
 impl Unit {
@@ -83,6 +87,8 @@ impl Unit {
             pages,
             script: VecDeque::new(),
             log: Vec::new(),
+            commands: Vec::new(),
+            inquiry_most: u16::MAX,
         }
     }
 
@@ -109,7 +115,7 @@ impl Unit {
                 data
             }
             0x25 => {
-                let last = u32::try_from(self.blocks - 1).unwrap_or(u32::MAX);
+                let last = u32::try_from(self.blocks.wrapping_sub(1)).unwrap_or(u32::MAX);
                 [last.to_be_bytes(), self.block_size.to_be_bytes()].concat()
             }
             0x9e => {
@@ -140,6 +146,14 @@ impl Unit {
 
     fn run(&mut self, cdb: &[u8], data: &mut [u8]) -> Reply {
         self.log.push(cdb[0]);
+        self.commands.push(cdb.to_vec());
+        if cdb[0] == 0x12 {
+            let allocation = u16::from_be_bytes([cdb[3], cdb[4]]);
+            assert_eq!(usize::from(allocation), data.len(), "the command and its data do not agree");
+            if cdb[1] & 1 == 0 && allocation > self.inquiry_most {
+                return Reply::sense(5, 0x24, 0);
+            }
+        }
         if let Some(reply) = self.script.pop_front() {
             return reply;
         }

@@ -2,6 +2,7 @@
 
 mod busy;
 mod deadlines;
+mod far;
 mod hazards;
 mod ladder;
 mod model;

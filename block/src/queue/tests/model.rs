@@ -52,6 +52,8 @@ pub struct State {
     pub depth: usize,
     pub most: usize,
     refused: bool,
+    /// It stores nothing: a disk may be larger than memory.
+    pub hollow: bool,
     /// It does not say when it has room again.
     pub mute: bool,
     /// What each rung answers, and whether it then ends what is stalled.
@@ -115,6 +117,7 @@ impl Model {
                     depth: depth as usize,
                     most: 0,
                     refused: false,
+                    hollow: false,
                     mute: false,
                     rungs: [(Managed::Unsupported, false); 4],
                     asked: Vec::new(),
@@ -186,6 +189,9 @@ impl State {
 
     fn run(&mut self, flight: &mut InFlight) {
         let Request { op, lba, blocks, fua, .. } = *flight.request();
+        if self.hollow {
+            return;
+        }
         let range = lba as usize * BLOCK..(lba as usize + blocks as usize) * BLOCK;
         let mut at = range.start;
         match op {

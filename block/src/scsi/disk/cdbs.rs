@@ -9,6 +9,7 @@ use super::super::wire::{
 };
 use super::super::{Cdb, Direction};
 use super::unit::{DiscardBy, Sync, Unit};
+use crate::broken::{self, Hazard};
 use crate::{Features, Op, Piece, Request};
 
 impl Unit {
@@ -46,8 +47,9 @@ impl Unit {
     fn read_write(&self, request: &Request, ten: OpCode, sixteen: OpCode) -> Cdb {
         let fua = request.fua && request.op == Op::Write && self.features().contains(Features::FUA);
         let flags = if fua { rw::FUA } else { 0 };
+        let reached = if broken::is(Hazard::CutsBlocks) { Ok(request.lba as u32) } else { u32::try_from(request.lba) };
         // The short form where it reaches: every device knows it.
-        match (u32::try_from(request.lba), u16::try_from(request.blocks)) {
+        match (reached, u16::try_from(request.blocks)) {
             (Ok(lba), Ok(blocks)) => {
                 ReadWrite10 { op: ten, flags, lba: U32::new(lba), group: 0, blocks: U16::new(blocks), control: 0 }
                     .into()

@@ -3,6 +3,8 @@
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::broken::{self, Hazard};
+
 /// READ CAPACITY(10) data (SBC-4 5.19.2).
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -40,7 +42,7 @@ const _: () = assert!(size_of::<ReadCapacity16Data>() == 32);
 /// What either command tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// Blocks.
+    /// Blocks; possibly none.
     pub blocks: u64,
     /// Bytes of a block, as the device says: anything.
     pub block_size: u32,
@@ -77,8 +79,12 @@ impl Capacity {
         whole[..have].copy_from_slice(&data[..have]);
         let data: ReadCapacity16Data = zerocopy::transmute!(whole);
         Some(Self {
-            // A last block of all ones would be 2^64 blocks: one less is as good as that.
-            blocks: data.last.get().saturating_add(1),
+            // A last block of all ones is not allowed: it is the one before the first, of a device without blocks.
+            blocks: if broken::is(Hazard::EmptyIsHuge) {
+                data.last.get().saturating_add(1)
+            } else {
+                data.last.get().wrapping_add(1)
+            },
             block_size: data.block_size.get(),
             physical_exponent: data.exponents & 0x0f,
             provisioned: data.provisioning & 0x80 != 0,
@@ -107,6 +113,6 @@ mod tests {
         assert_eq!((sixteen.physical_exponent, sixteen.provisioned, sixteen.protected), (3, true, false));
         assert!(!Capacity::from_16(&data[..12]).unwrap().provisioned, "what is not there is zero");
         assert_eq!(Capacity::from_16(&data[..11]), None);
-        assert_eq!(Capacity::from_16(&[0xff; 32]).unwrap().blocks, u64::MAX);
+        assert_eq!(Capacity::from_16(&[0xff; 32]).unwrap().blocks, 0);
     }
 }
