@@ -6,6 +6,8 @@ mod chunks;
 mod evict;
 mod list;
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 mod tests;
 
 use alloc::boxed::Box;

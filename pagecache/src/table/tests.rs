@@ -8,7 +8,7 @@ use undercroft_hosts::{Config, Machine, Random, Schedule};
 use super::*;
 use crate::broken::{self, Hazard};
 
-fn on_a_machine(test: impl FnOnce()) -> Result<(), String> {
+pub(super) fn on_a_machine(test: impl FnOnce()) -> Result<(), String> {
     let machine = Machine::new(Config { schedule: Schedule::Eager, ..Config::default() });
     machine.try_run(|_| test())?;
     assert_eq!(machine.live_dma_blocks(), 0, "all memory is back");
@@ -19,7 +19,7 @@ fn chunk() -> DmaBuf {
     DmaBuf::new(CHUNK * PAGE, DmaConstraints::ANY).unwrap()
 }
 
-fn table(pages: u32) -> Table {
+pub(super) fn table(pages: u32) -> Table {
     let mut table = Table::new(pages).unwrap();
     while table.may_grow() > 0 {
         assert!(table.put_chunk(chunk()).is_none());
@@ -29,7 +29,7 @@ fn table(pages: u32) -> Table {
 
 impl Table {
     /// A read of a page, as far as the table is concerned: whether it was here.
-    fn read(&mut self, index: u64) -> bool {
+    pub(super) fn read(&mut self, index: u64) -> bool {
         if let Some(slot) = self.find(index) {
             self.touch(slot);
             return true;
