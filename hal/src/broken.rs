@@ -40,6 +40,8 @@ pub(crate) enum Hazard {
     AlignmentForgotten,
     /// A-XEN-01: a free number is taken by a look and a store.
     IdTakenBlindly,
+    /// Pattern 6: DMA memory is freed with its length rounded up to pages.
+    FreedLonger,
     /// Removal clears the closed mark for a moment while a run begins.
     ClosedMarkLost,
 }

@@ -81,6 +81,8 @@ pub(crate) enum Hazard {
     HomeRelaxed,
     /// T-28, T-37: the executor has no reference of its own to the callout whose handler it runs.
     FreedByHandler,
+    /// Pattern 18: a callout that is started for another CPU stays on the wheel that it is on.
+    StaysWhereItIs,
 }
 
 #[cfg(test)]

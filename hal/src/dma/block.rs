@@ -3,6 +3,7 @@
 use core::panic::Location;
 
 use super::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
+use crate::broken::{self, Hazard};
 use crate::heap::{self, Mark};
 use crate::platform::seam;
 
@@ -36,6 +37,9 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        if broken::is(Hazard::FreedLonger) {
+            self.block.layout.len = self.block.layout.len.next_multiple_of(4096);
+        }
         super::freeing(&self.block);
         heap::freed(self.mark, self.block.layout.len);
         // SAFETY: from dma_alloc, freed once. That no device uses it any more is the driver's duty: a ring is kept until the device was

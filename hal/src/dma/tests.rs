@@ -1,6 +1,7 @@
 //! Streaming memory: bounce buffers where the device needs them and only there, directions, and what a device has outlives everybody.
 
 use super::*;
+use crate::broken::{self, Hazard};
 use crate::heap;
 use crate::hosted::Cpus;
 use std::sync::Arc;
@@ -228,4 +229,39 @@ fn the_call_site_of_live_memory_is_known() {
         drop(held);
         assert_eq!(live(), Some((0, 0)));
     });
+}
+
+/// Memory of every kind, and of lengths that are no sizes of anything: each block is freed with the length that it was asked for with, in
+/// the count and towards the platform, whose RAM refuses any other. One at a time: a refusal must meet no other block.
+fn lengths() {
+    type Make = fn(usize) -> Box<dyn core::any::Any>;
+    let kinds: [Make; 4] = [
+        |len| Box::new(Coherent::new(len, DmaConstraints::ANY).unwrap()),
+        |len| Box::new(DmaBuf::new(len, DmaConstraints { align: 16, ..BYTE }).unwrap()),
+        |len| Box::new(DmaBuf::new(len, DmaConstraints { boundary: 1 << 16, ..DmaConstraints::BELOW_4G }).unwrap()),
+        |len| Box::new(Streaming::<FromDevice, _>::map(vec![0_u8; len], 0..len, BYTE).unwrap()),
+    ];
+    on_one_cpu(|_| {
+        let before = stats();
+        for (kind, len) in (0..4).flat_map(|kind| [1, 7, 511, 512, 513, 4095, 4097, 10_000].map(|len| (kind, len))) {
+            let memory = kinds[kind](len);
+            let held = stats();
+            let more = (held.live_blocks - before.live_blocks, held.live_bytes - before.live_bytes);
+            assert_eq!(more, (1, len as u64), "kind {kind}");
+            drop(memory);
+            let after = stats();
+            assert_eq!((after.live_blocks, after.live_bytes), (before.live_blocks, before.live_bytes), "kind {kind}");
+        }
+    });
+}
+
+#[test]
+fn p_06_memory_is_freed_with_its_length() {
+    lengths();
+}
+
+#[test]
+#[should_panic(expected = "freed DMA memory at 0x")]
+fn p_06_memory_is_freed_with_its_length_control() {
+    broken::with(Hazard::FreedLonger, lengths);
 }

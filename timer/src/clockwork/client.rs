@@ -89,7 +89,8 @@ impl Clockwork {
         if !applies {
             return Ok((None, None));
         }
-        let cpu = request.cpu.map_or(here, usize::from);
+        let to = request.cpu.filter(|_| !broken::is(Hazard::StaysWhereItIs));
+        let cpu = to.map_or(here, usize::from);
         let slack = request.slack.unwrap_or_else(|| open.slack());
         let was_armed = tag.state() == State::Committed && armed_for.is_some() && !tag.has(Tag::NEXT);
         open.next_generation();

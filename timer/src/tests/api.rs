@@ -10,6 +10,7 @@ use undercroft_hal::hosted::Cpus;
 use undercroft_hal::sync::{IrqSpinLock, Rank, SpinLock};
 use undercroft_hal::{BottomHalf, HardIrq, Task};
 
+use crate::broken::{self, Hazard};
 use crate::*;
 
 const START: u64 = 1 << 30;
@@ -228,33 +229,52 @@ fn next_of_n_runs_each_timer_at_its_time() {
     });
 }
 
-#[test]
-fn callouts_go_to_other_cpus_and_run_there() {
-    let cpus = Cpus::new(2);
-    let over = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| cpus.run(1, |task| task.wait_until(|| over.load(SeqCst) > 0)));
-        cpus.run(0, |task| {
-            timers::start_service(task);
-            let seen = Arc::new(AtomicUsize::new(usize::MAX));
-            let theirs = Arc::clone(&seen);
-            let callout: Callout<Task> =
-                Callout::new(0, move |_, _| theirs.store(undercroft_hal::cpu::current(), SeqCst));
-            for to in [1, 0, 1] {
-                seen.store(usize::MAX, SeqCst);
-                assert_eq!(callout.start_on(to, Instant::now() + MS), Ok(Started::Armed));
-                while seen.load(SeqCst) == usize::MAX {
-                    undercroft_hal::cpu::relax();
-                    task.run_pending();
+/// Callouts of every level go to other CPUs and back; from then on they run there, whoever starts them.
+fn bound_to_cpus() {
+    fn one<L: Level>() {
+        let cpus = Cpus::new(2);
+        let over = AtomicUsize::new(0);
+        let mut ran = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| cpus.run(1, |task| task.wait_until(|| over.load(SeqCst) > 0)));
+            cpus.run(0, |task| {
+                timers::start_service(task);
+                let seen = Arc::new(AtomicUsize::new(usize::MAX));
+                let theirs = Arc::clone(&seen);
+                let callout = Callout::<L>::new(0, move |_, _| theirs.store(undercroft_hal::cpu::current(), SeqCst));
+                for to in [1, 0, 1] {
+                    for again in [false, true] {
+                        let started = if again { callout.start(MS) } else { callout.start_on(to, Instant::now() + MS) };
+                        assert_eq!(started, Ok(Started::Armed));
+                        while seen.load(SeqCst) == usize::MAX {
+                            undercroft_hal::cpu::relax();
+                            task.run_pending();
+                        }
+                        ran.push((to, seen.swap(usize::MAX, SeqCst)));
+                        let _ = callout.drain(task).unwrap();
+                    }
                 }
-                assert_eq!(seen.load(SeqCst), to);
-                let _ = callout.drain(task).unwrap();
-            }
-            assert_eq!(callout.start_on(2, Instant::now()), Err(StartError::NoSuchCpu));
-            over.store(1, SeqCst);
-            undercroft_hal::cpu::kick(1);
+                assert_eq!(callout.start_on(2, Instant::now()), Err(StartError::NoSuchCpu));
+                over.store(1, SeqCst);
+                undercroft_hal::cpu::kick(1);
+            });
         });
-    });
+        assert!(ran.iter().all(|(to, on)| to == on), "ran on a CPU that it is not bound to: {ran:?}");
+    }
+    one::<HardIrq>();
+    one::<BottomHalf>();
+    one::<Task>();
+}
+
+#[test]
+fn p_18_callouts_go_to_other_cpus_and_run_there() {
+    bound_to_cpus();
+}
+
+#[test]
+#[should_panic(expected = "ran on a CPU that it is not bound to: [(1, 0)")]
+fn p_18_callouts_go_to_other_cpus_and_run_there_control() {
+    broken::with(Hazard::StaysWhereItIs, bound_to_cpus);
 }
 
 #[test]
