@@ -43,6 +43,8 @@ pub(crate) enum Defect {
     TrustsSelection = 1 << 17,
     /// A sector's number is cut to 32 bits (X27).
     CutsSectors = 1 << 18,
+    /// A drive without sectors is a disk (P-19).
+    AcceptsEmpty = 1 << 19,
 }
 
 /// The hazards in force.

@@ -6,6 +6,7 @@
 use alloc::string::String;
 
 use crate::ProbeError;
+use crate::defect::{Defect, Defects};
 use crate::wire::Command;
 
 /// Words of IDENTIFY DEVICE.
@@ -64,7 +65,7 @@ impl Identified {
     ///
     /// # Errors
     /// [`ProbeError`], by what makes no sense or is not for this driver.
-    pub(crate) fn parse(words: &[u16; WORDS]) -> Result<Self, ProbeError> {
+    pub(crate) fn parse(words: &[u16; WORDS], defects: Defects) -> Result<Self, ProbeError> {
         let bit = |word: usize, bit: u16| words[word] & 1 << bit != 0;
         // Words 83, 84, 87 and 106 say by their two highest bits whether they, and their companions, mean anything.
         let valid = |word: usize| words[word] & 0xc000 == 0x4000;
@@ -80,7 +81,7 @@ impl Identified {
         }
         let sets = valid(83);
         let ext = sets && bit(83, 10) && bit(86, 10);
-        let sectors = capacity(words, ext)?;
+        let sectors = capacity(words, ext, defects)?;
         let (sector_bytes, physical_exponent) = sizes(words)?;
         let multiword = words[63] & 7;
         let ultra = if bit(53, 2) { words[88] & 0x7f } else { 0 };
@@ -122,12 +123,12 @@ fn checksum(words: &[u16; WORDS]) -> Result<(), ProbeError> {
     if marked && sum != 0 { Err(ProbeError::BadIdentify("checksum")) } else { Ok(()) }
 }
 
-fn capacity(words: &[u16; WORDS], ext: bool) -> Result<u64, ProbeError> {
+fn capacity(words: &[u16; WORDS], ext: bool, defects: Defects) -> Result<u64, ProbeError> {
     let number =
         |from: usize, words_in: usize| (0..words_in).fold(0, |n, at| n | u64::from(words[from + at]) << (16 * at));
     let (short, long) = (number(60, 2), number(100, 4));
     let sectors = if ext && long > 0 { long } else { short.min(MOST_SHORT) };
-    if sectors == 0 || sectors > MOST_SECTORS {
+    if sectors == 0 && !defects.has(Defect::AcceptsEmpty) || sectors > MOST_SECTORS {
         return Err(ProbeError::BadIdentify("capacity"));
     }
     Ok(sectors)

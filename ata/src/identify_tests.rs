@@ -28,12 +28,12 @@ fn good() -> [u16; WORDS] {
 fn with(change: impl FnOnce(&mut [u16; WORDS])) -> Result<Identified, ProbeError> {
     let mut words = good();
     change(&mut words);
-    Identified::parse(&words)
+    Identified::parse(&words, Defects::none())
 }
 
 #[test]
 fn a_good_drive() {
-    let disk = Identified::parse(&good()).unwrap();
+    let disk = Identified::parse(&good(), Defects::none()).unwrap();
     assert_eq!((disk.sectors, disk.sector_bytes, disk.physical_exponent), (1 << 31, 512, 3));
     assert_eq!((&disk.serial[..], disk.model.len()), ("SAMPLE", 40));
     assert_eq!((disk.multiple, disk.flush, disk.set_mode), (16, Some(Command::FLUSH_CACHE_EXT), None));
@@ -64,8 +64,8 @@ fn dma_needs_a_mode() {
 #[test]
 fn what_cannot_be_is_refused() {
     let bad = |what| Err(ProbeError::BadIdentify(what));
-    assert_eq!(Identified::parse(&[0; WORDS]), bad("not a disk's"));
-    assert_eq!(Identified::parse(&[0xffff; WORDS]), bad("not a disk's"));
+    assert_eq!(Identified::parse(&[0; WORDS], Defects::none()), bad("not a disk's"));
+    assert_eq!(Identified::parse(&[0xffff; WORDS], Defects::none()), bad("not a disk's"));
     assert_eq!(with(|words| words[0] = 0x8580), bad("not a disk's"));
     assert_eq!(with(|words| words[49] &= !(1 << 9)), Err(ProbeError::NoLba));
     assert_eq!(with(|words| words[128] = 0b111), Err(ProbeError::Locked));
@@ -98,7 +98,7 @@ fn random_words() {
         for _ in 0..random.below(40) {
             words[random.below(WORDS)] = random.next_u64() as u16;
         }
-        if let Ok(disk) = Identified::parse(&words) {
+        if let Ok(disk) = Identified::parse(&words, Defects::none()) {
             assert!(disk.sectors > 0 && disk.sectors <= 1 << 48);
             assert!(disk.sector_bytes.is_power_of_two() && (512..=65_536).contains(&disk.sector_bytes));
             assert!(disk.multiple <= 16 && disk.physical_exponent <= 7);

@@ -173,8 +173,7 @@ fn take_channel(cx: &Task, site: &Site<'_>, registers: Registers, found: &mut Fo
 
 /// Asks a drive what it is, and sets it up.
 fn identify(polled: &Polled<'_>, drive: usize) -> Result<Identified, ProbeError> {
-    let words = polled.identify(drive)?;
-    let mut identified = Identified::parse(&words)?;
+    let mut identified = polled.identified(drive)?;
     polled.set_up(drive, &mut identified)?;
     Ok(identified)
 }

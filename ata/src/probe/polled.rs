@@ -165,8 +165,13 @@ impl<'a> Polled<'a> {
         }
     }
 
+    /// What a drive says of itself, checked.
+    pub(super) fn identified(&self, drive: usize) -> Result<Identified, ProbeError> {
+        Identified::parse(&self.identify(drive)?, self.defects)
+    }
+
     /// IDENTIFY DEVICE.
-    pub(super) fn identify(&self, drive: usize) -> Result<[u16; WORDS], ProbeError> {
+    fn identify(&self, drive: usize) -> Result<[u16; WORDS], ProbeError> {
         self.words(drive, Command::IDENTIFY_DEVICE).map_err(|failed| match failed {
             Failed::Refused => ProbeError::IdentifyRefused,
             Failed::Silent => ProbeError::Silent,
@@ -195,7 +200,7 @@ impl<'a> Polled<'a> {
         }
         // A cache that cannot be written out is one to do without.
         if disk.cached && disk.flush.is_none() && tell(&features(feature::CACHE_OFF, 0))? {
-            disk.cached = Identified::parse(&self.identify(drive)?)?.cached;
+            disk.cached = self.identified(drive)?.cached;
         }
         Ok(())
     }

@@ -378,13 +378,23 @@ fn x27_sectors_beyond_32_bits_control() {
 }
 
 /// A drive of no sectors is no disk, and the one beside it is.
-#[test]
-fn p_19_a_drive_without_sectors_is_refused() {
+fn no_sectors(defects: Defects) {
     let some = || Some(Settings::default());
     let rig = Rig::full(Config::default(), [some(), some(), None, None], Mode::Compatible, true);
     rig.disk.resize(0);
-    rig.run(|_, found| {
-        assert_eq!(found.disks.len(), 1, "{:?}", found.failures);
-        assert_eq!(found.failures.len(), 1);
+    rig.run_with(defects, |_, found| {
+        assert_eq!(found.disks.len(), 1, "a drive without sectors is a disk");
+        let errors: Vec<_> = found.failures.iter().map(|(_, error)| *error).collect();
+        assert_eq!(errors, [ProbeError::BadIdentify("capacity")]);
     });
+}
+
+#[test]
+fn p_19_a_drive_without_sectors_is_refused() {
+    no_sectors(GOOD);
+}
+
+#[test]
+fn p_19_a_drive_without_sectors_is_refused_control() {
+    assert!(caught("a drive without sectors is a disk", || no_sectors(Defects::one(Defect::AcceptsEmpty))));
 }

@@ -35,7 +35,7 @@ fn completes_at_home(defects: Defects) {
             super::super::submit::submit(device, queue, read(7, 1, 512, Completion::new(waker.clone(), 0))).unwrap();
             device.queue(queue).unwrap().commit();
             let done = sink.wait(task, 1).remove(0);
-            assert_eq!(done.context, (Kind::BottomHalf, queue));
+            assert_eq!(done.context, (Kind::BottomHalf, queue), "completed elsewhere");
         }
     });
 }
@@ -47,7 +47,8 @@ fn a_vq_01_each_queue_completes_in_its_own_context() {
 
 #[test]
 fn a_vq_01_each_queue_completes_in_its_own_context_control() {
-    assert!(caught(|| completes_at_home(Defects::one(Defect::OneHomeForAll))));
+    let message = says(|| completes_at_home(Defects::one(Defect::OneHomeForAll)));
+    assert!(message.contains("completed elsewhere"), "{message}");
 }
 
 /// Interrupts arrive at any call of the bottom half that drains; everything comes back once. Whether the guest ever hung.
@@ -260,7 +261,8 @@ fn a_vblk_04_every_status() {
 
 #[test]
 fn a_vblk_04_every_status_control() {
-    assert!(caught(|| statuses(Defects::one(Defect::StatusNotPreset))));
+    let message = says(|| statuses(Defects::one(Defect::StatusNotPreset)));
+    assert!(message.contains("NoStatus"), "{message}");
 }
 
 /// A device with blocks of 4096 bytes: sectors and capacity stay units of 512.

@@ -25,7 +25,7 @@ use undercroft_hosts::{Config, Disk, Handle, Machine, Schedule};
 use super::VirtioBlk;
 use crate::ProbeError;
 use crate::defect::{Defect, Defects};
-use crate::testing::{Sink, buffer, bytes, read, settle, write};
+use crate::testing::{Sink, buffer, bytes, read, says, settle, write};
 use crate::transport::PciTransport;
 use crate::wire::DeviceId;
 

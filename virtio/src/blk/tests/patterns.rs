@@ -4,15 +4,6 @@ use undercroft_block::Refusal;
 
 use super::*;
 
-/// The message of the panic of `f`: what a check says of a broken twin.
-fn says(f: impl FnOnce()) -> String {
-    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).expect_err("the hazard goes unseen");
-    match payload.downcast::<String>() {
-        Ok(message) => *message,
-        Err(payload) => payload.downcast_ref::<&str>().map_or_else(String::new, |text| (*text).into()),
-    }
-}
-
 /// A configuration that changes while it is read is read again; one that never stays the same is not used.
 fn torn(defects: Defects) {
     // Read in halves across the change it would be 0x1_ffff_ffff or 0.

@@ -100,7 +100,7 @@ fn recycled(defects: Defects) {
         };
         let good = last(3);
         assert_eq!((good.response, good.status, &good.sense[..]), (Response::Complete, Status::GOOD, &[][..]));
-        assert_eq!(last(4).response, Response::Broken);
+        assert_eq!(last(4).response, Response::Broken, "the last command's answer");
     });
 }
 
@@ -111,7 +111,8 @@ fn a_vscsi_04_a_recycled_frame_carries_nothing_stale() {
 
 #[test]
 fn a_vscsi_04_a_recycled_frame_carries_nothing_stale_control() {
-    assert!(caught(|| recycled(Defects::one(Defect::StatusNotPreset))));
+    let message = crate::testing::says(|| recycled(Defects::one(Defect::StatusNotPreset)));
+    assert!(message.contains("the last command's answer"), "{message}");
 }
 
 fn every_response(defects: Defects) {

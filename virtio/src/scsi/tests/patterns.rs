@@ -4,16 +4,7 @@ use undercroft_block::scsi::Bus;
 use undercroft_block::{BlockDevice, Event};
 
 use super::*;
-use crate::testing::{bytes, read};
-
-/// The message of the panic of `f`: what a check says of a broken twin.
-fn says(f: impl FnOnce()) -> String {
-    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).expect_err("the hazard goes unseen");
-    match payload.downcast::<String>() {
-        Ok(message) => *message,
-        Err(payload) => payload.downcast_ref::<&str>().map_or_else(String::new, |text| (*text).into()),
-    }
-}
+use crate::testing::{bytes, read, says};
 
 /// Events of kinds and about units that nobody knows, more of them than there are buffers: the units that are there go on.
 fn unasked_for(defects: Defects) {
