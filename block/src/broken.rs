@@ -21,6 +21,10 @@ pub(crate) enum Hazard {
     FlushEndless,
     /// The answer after the abort completes the request a second time.
     LateAnswerCounts,
+    /// A device is given up with a flush: the data that was written before stays with the queue.
+    StashKept,
+    /// What a device that was given up gives back is kept for ever.
+    OrphanKept,
     /// Nobody looks at deadlines.
     NoDeadlines,
     /// One submitter's requests go before all others.

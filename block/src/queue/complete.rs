@@ -71,6 +71,7 @@ impl Complete for Shard {
         match after {
             After::Finish(flight, result) => self.deliver(cx, flight, result),
             After::Again => {}
+            After::Dropped(request) if broken::is(Hazard::OrphanKept) => core::mem::forget(request),
             After::Dropped(request) => drop(request),
         }
         if more {

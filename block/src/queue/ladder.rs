@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use undercroft_hal::{BottomHalf, Instant};
 
+use super::broken::{self, Hazard};
 use super::job::Place;
 use super::shard::Shard;
 use super::stats::QueueStats;
@@ -163,7 +164,12 @@ impl Shard {
         let job = state.jobs.get_mut(tag).filter(|job| job.is_at_device())?;
         let parent = job.parent.take()?;
         let error = if job.victim { Error::TimedOut } else { why };
-        let shell = Request::without_data(job.op, job.lba, job.blocks, parent);
+        let mut shell = Request::without_data(job.op, job.lba, job.blocks, parent);
+        shell.fua = job.fua;
+        // The device has the flush, not the data that was written before.
+        if let (Some(kept), false) = (state.kept.get_mut(usize::from(index)), broken::is(Hazard::StashKept)) {
+            shell.data = kept.stash.take().unwrap_or_default();
+        }
         job.place = Place::Orphan;
         state.stats.orphans += 1;
         Some((shell.accept(), error))

@@ -7,6 +7,8 @@ mod hazards;
 mod ladder;
 mod model;
 mod property;
+mod rig;
 mod shards;
+mod steps;
 
 use super::broken::{Hazard, with};
