@@ -14,6 +14,7 @@ mod frames;
 mod interrupts;
 mod queue;
 mod restart;
+mod serving;
 mod shape;
 mod slots;
 mod start;
@@ -164,7 +165,7 @@ impl<P: Protocol> Device<P> {
         loop {
             let mut state = queue.state.lock();
             match state.life {
-                Life::Running => state.begin_service(),
+                Life::Running => queue.begin_service(&mut state),
                 Life::Restarting | Life::Stopping => return Turn::Done,
                 Life::Dead(error) => {
                     drop(state);
@@ -181,7 +182,7 @@ impl<P: Protocol> Device<P> {
                 continue;
             }
             if budget == 0 && !self.defects.has(Defect::NoBudget) {
-                let kick = state.end_service();
+                let kick = queue.end_service(&mut state);
                 drop(state);
                 queue.kick_if(kick);
                 return Turn::Again;
@@ -213,7 +214,7 @@ impl<P: Protocol> Device<P> {
                     }
                     #[cfg(test)]
                     let mut state = widen(state, queue);
-                    let kick = state.end_service();
+                    let kick = queue.end_service(&mut state);
                     let more = state.ring.enable_interrupts() && !self.defects.has(Defect::NoSecondLook);
                     let starved = core::mem::take(&mut state.starved);
                     drop(state);

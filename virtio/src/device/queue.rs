@@ -7,6 +7,7 @@ use undercroft_block::{Error, Refusal};
 use undercroft_hal::sync::IrqSpinLock;
 use undercroft_hal::work::BottomHalfWork;
 
+use super::serving::Serving;
 use super::{Frames, Slots};
 use crate::queue::{AddError, Ring};
 use crate::transport::Doorbell;
@@ -29,6 +30,7 @@ pub(crate) struct Queue<S> {
     pub(crate) state: IrqSpinLock<QueueState<S>>,
     doorbell: Doorbell,
     pub(crate) index: u16,
+    serving: Serving,
     /// The queue's bottom half; its interrupt handler has a reference.
     pub(crate) work: Arc<BottomHalfWork>,
 }
@@ -41,8 +43,6 @@ pub(crate) struct QueueState<S> {
     pub(crate) life: Life,
     /// A submitter was refused for want of room.
     pub(crate) starved: bool,
-    /// The bottom half is at work and will publish what is added meanwhile.
-    serving: bool,
     /// Done without the device; waits for the bottom half. Its capacity is fixed.
     pub(crate) done: VecDeque<S>,
 }
@@ -51,13 +51,13 @@ pub(crate) struct QueueState<S> {
 const DONE_CAPACITY: usize = 16;
 
 impl<S> Queue<S> {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         state: IrqSpinLock<QueueState<S>>,
         doorbell: Doorbell,
         index: u16,
         work: Arc<BottomHalfWork>,
     ) -> Self {
-        Self { state, doorbell, index, work }
+        Self { state, doorbell, index, serving: Serving::new(), work }
     }
 
     /// Rings the doorbell, if so. No lock is held: the exit to the host may be long.
@@ -87,42 +87,45 @@ impl<S> Queue<S> {
     /// Starts what was added.
     #[inline]
     pub(crate) fn commit(&self) {
-        let mut state = self.state.lock();
         // Completions that submit again get one doorbell for the whole batch, at its end.
-        if state.serving || state.life != Life::Running {
+        if self.serving.is_on() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if self.serving.is_on() || state.life != Life::Running {
             return;
         }
         let kick = state.ring.publish();
         drop(state);
         self.kick_if(kick);
     }
+
+    /// The bottom half is at work.
+    #[inline]
+    pub(super) fn begin_service(&self, state: &mut QueueState<S>) {
+        if !self.serving.is_on() {
+            self.serving.set(true);
+            state.ring.disable_interrupts();
+        }
+    }
+
+    /// The ring is new: nobody is at work on it. With the lock held.
+    pub(super) fn stop_serving(&self) {
+        self.serving.set(false);
+    }
+
+    /// The bottom half ends its batch: publishes what its completions added. `true` if the device wants a kick for it.
+    #[must_use]
+    pub(super) fn end_service(&self, state: &mut QueueState<S>) -> bool {
+        self.serving.set(false);
+        state.ring.publish()
+    }
 }
 
 impl<S> QueueState<S> {
     pub(crate) fn new(ring: Ring, frames: Frames, slots: Slots<S>) -> Self {
         let done = VecDeque::with_capacity(DONE_CAPACITY);
-        Self { ring, frames, slots, life: Life::Running, starved: false, serving: false, done }
-    }
-
-    /// The bottom half is at work.
-    #[inline]
-    pub(super) fn begin_service(&mut self) {
-        if !self.serving {
-            self.serving = true;
-            self.ring.disable_interrupts();
-        }
-    }
-
-    /// The ring is new: nobody is at work on it.
-    pub(super) const fn stop_serving(&mut self) {
-        self.serving = false;
-    }
-
-    /// The bottom half ends its batch: publishes what its completions added. `true` if the device wants a kick for it.
-    #[must_use]
-    pub(super) fn end_service(&mut self) -> bool {
-        self.serving = false;
-        self.ring.publish()
+        Self { ring, frames, slots, life: Life::Running, starved: false, done }
     }
 
     /// What a submitter is told of a chain that was not added.

@@ -282,7 +282,7 @@ impl<P: Protocol> Device<P> {
         let (size, addresses) = {
             let mut state = queue.state.lock();
             state.ring.restart();
-            state.stop_serving();
+            queue.stop_serving();
             let _ = state.ring.enable_interrupts();
             (state.ring.size(), QueueAddresses::from(state.ring.addresses()))
         };
