@@ -20,6 +20,8 @@ pub enum PciError {
     BadBar,
     /// Its registers could not be mapped.
     Map(MmioError),
+    /// The bridge above passes on too little for all BARs of what was plugged in.
+    NoRoom,
 }
 
 impl fmt::Display for PciError {
@@ -28,6 +30,7 @@ impl fmt::Display for PciError {
             Self::NoBar => f.write_str("the function has no such BAR"),
             Self::BadBar => f.write_str("the BAR is not valid"),
             Self::Map(error) => write!(f, "cannot map the BAR: {error}"),
+            Self::NoRoom => f.write_str("the bridge has no room for the BARs"),
         }
     }
 }
@@ -207,11 +210,25 @@ impl Function {
     }
 }
 
-/// Finds every function of segment 0 reachable from bus 0 through bridges.
-pub fn devices(_cx: &Task) -> Vec<Function> {
+/// Finds every function of segment 0 reachable from bus 0 through bridges, but the bridges.
+pub fn devices(cx: &Task) -> Vec<Function> {
+    behind(cx, 0)
+}
+
+/// Finds every function of segment 0 on a bus and on those behind it, but the bridges.
+pub fn behind(_cx: &Task, bus: u8) -> Vec<Function> {
+    walk(bus, false)
+}
+
+/// Finds every bridge of segment 0.
+pub(super) fn bridges(_cx: &Task) -> Vec<Function> {
+    walk(0, true)
+}
+
+fn walk(from: u8, bridges: bool) -> Vec<Function> {
     let mut found = Vec::new();
     let mut seen = [false; 256];
-    let mut buses = Vec::from([0u8]);
+    let mut buses = Vec::from([from]);
     while let Some(bus) = buses.pop() {
         // A bridge that names a bus already walked would make this loop for ever.
         if core::mem::replace(&mut seen[usize::from(bus)], true) {
@@ -220,9 +237,11 @@ pub fn devices(_cx: &Task) -> Vec<Function> {
         for (at, info) in PciRoot::new(Segment(0)).enumerate_bus(bus) {
             let address = Address { segment: 0, bus: at.bus, device: at.device, function: at.function };
             let function = Function::from_info(address, &info);
-            if info.header_type == HeaderType::PciPciBridge {
+            let is_bridge = info.header_type == HeaderType::PciPciBridge;
+            if is_bridge {
                 buses.push(function.read_u8(0x19));
-            } else {
+            }
+            if is_bridge == bridges {
                 found.push(function);
             }
         }
