@@ -4,9 +4,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use undercroft_block::queue::{self, BlockQueue};
-use undercroft_block::scsi::{self, Host};
+use undercroft_block::scsi::{Bus, Host, ScsiDisk};
 use undercroft_block::{BlockDevice, Features, Identity};
 use undercroft_hal::irq::IrqLine;
 use undercroft_hal::virtio_hal::VirtioHal;
@@ -16,6 +17,8 @@ use undercroft_virtio::wire::DeviceId;
 use undercroft_virtio::{Found, probe_mmio, probe_pci};
 
 use crate::json::{Object, Value};
+use crate::load::Load;
+use crate::news::{Attention, News};
 use crate::report::Report;
 use crate::{entropy, partitions};
 
@@ -25,10 +28,38 @@ pub struct Disk {
     pub name: String,
     /// The device, behind its queue.
     pub device: Arc<dyn BlockDevice>,
-    /// The queue.
-    pub queue: Arc<BlockQueue>,
     /// The device below it again, if it is of the kind whose write cache can be switched.
     pub cache: Option<Arc<VirtioBlk>>,
+    /// The queue.
+    pub queue: Arc<BlockQueue>,
+    /// The queue once more, with a line and a watcher that nobody else replaces: for news and for what goes on in the background.
+    pub(crate) background: Arc<BlockQueue>,
+    /// What has happened to it.
+    pub(crate) news: Arc<News>,
+    /// A SCSI disk, and the bus that it is on.
+    pub(crate) scsi: Option<(Arc<Bus>, Arc<ScsiDisk>)>,
+    /// What goes on in the background, if anything.
+    pub(crate) load: RefCell<Option<Arc<Load>>>,
+}
+
+/// All disks in use, and what new ones are found behind.
+pub struct Disks {
+    /// The disks.
+    pub list: Vec<Disk>,
+    pub(crate) hosts: Vec<KnownHost>,
+    pub(crate) attention: Arc<Attention>,
+    /// How many disks each driver ever had: no name is used twice.
+    made: Vec<(&'static str, usize)>,
+    /// How their queues behave.
+    config: queue::Config,
+}
+
+/// A SCSI host.
+pub(crate) struct KnownHost {
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) place: String,
+    /// [`Bus::changes`] when it was looked at last.
+    pub(crate) seen: u32,
 }
 
 /// A window of virtio-mmio registers that the machine told of.
@@ -50,25 +81,37 @@ pub fn find(
     config: queue::Config,
     report: &Report,
     mut first: impl FnMut(),
-) -> Vec<Disk> {
-    let mut finder = Finder { cx, config, report, first: &mut first, disks: Vec::new() };
+) -> Disks {
+    let attention = Arc::new(Attention::new());
+    let mut disks = Disks { list: Vec::new(), hosts: Vec::new(), attention, made: Vec::new(), config };
+    let mut finder = Finder { cx, report, first: &mut first, disks: &mut disks };
     for function in pci::devices(cx) {
         finder.function(function);
     }
     for window in windows {
         finder.window(window);
     }
-    finder.disks
+    disks
+}
+
+impl Disks {
+    /// Takes a function into use that came later.
+    pub(crate) fn function(&mut self, cx: &Task, function: pci::Function, report: &Report) {
+        Finder { cx, report, first: &mut || (), disks: self }.function(function);
+    }
+
+    /// Looks at a host again: disks that came are taken into use.
+    pub(crate) fn scan(&mut self, cx: &Task, bus: &Arc<Bus>, place: &str, report: &Report) {
+        Finder { cx, report, first: &mut || (), disks: self }.scan(bus, place);
+    }
 }
 
 struct Finder<'a> {
     cx: &'a Task,
-    /// How the disks' queues behave.
-    config: queue::Config,
     report: &'a Report,
     /// Told of each first command.
     first: &'a mut dyn FnMut(),
-    disks: Vec<Disk>,
+    disks: &'a mut Disks,
 }
 
 impl Finder<'_> {
@@ -103,7 +146,7 @@ impl Finder<'_> {
                 }
                 for disk in found.disks {
                     (self.first)();
-                    self.disk(disk);
+                    self.disk(disk, None);
                 }
             }
             Ok(None) => {}
@@ -129,8 +172,8 @@ impl Finder<'_> {
             Found::Blk(disk) => {
                 (self.first)();
                 let cache = Some(Arc::clone(&disk));
-                self.disk(disk);
-                if let Some(last) = self.disks.last_mut() {
+                self.disk(disk, None);
+                if let Some(last) = self.disks.list.last_mut() {
                     last.cache = cache;
                 }
             }
@@ -143,23 +186,50 @@ impl Finder<'_> {
     fn host(&mut self, host: Arc<dyn Host>) {
         (self.first)();
         let place = host.identity().controller.clone();
-        match scsi::scan(self.cx, host) {
+        let bus = Arc::new(Bus::new(host));
+        bus.watch(Arc::clone(&self.disks.attention) as _);
+        self.disks.hosts.push(KnownHost { bus: Arc::clone(&bus), place: place.clone(), seen: bus.changes() });
+        self.scan(&bus, &place);
+    }
+
+    fn scan(&mut self, bus: &Arc<Bus>, place: &str) {
+        match bus.scan(self.cx) {
             Ok(scan) => {
                 for (address, error) in scan.others.iter().filter(|(_, error)| error.is_failure()) {
                     self.report.problem(&format_args!("{place} {address}: {error}"), None);
                 }
-                scan.disks.into_iter().for_each(|disk| self.disk(disk));
+                for disk in scan.disks {
+                    self.disk(Arc::clone(&disk) as _, Some((Arc::clone(bus), disk)));
+                }
             }
             Err(error) => self.report.problem(&format_args!("{place}: looking for disks failed: {error}"), None),
         }
     }
 
-    fn disk(&mut self, device: Arc<dyn BlockDevice>) {
+    fn disk(&mut self, device: Arc<dyn BlockDevice>, scsi: Option<(Arc<Bus>, Arc<ScsiDisk>)>) {
         let driver = device.identity().driver;
-        let number = self.disks.iter().filter(|disk| disk.device.identity().driver == driver).count();
-        let queue = Arc::new(BlockQueue::new(device, self.config));
+        let at = self.disks.made.iter().position(|(name, _)| *name == driver).unwrap_or_else(|| {
+            self.disks.made.push((driver, 0));
+            self.disks.made.len() - 1
+        });
+        let (_, count) = &mut self.disks.made[at];
+        let name = format!("{driver}{count}");
+        *count += 1;
+        let queue = Arc::new(BlockQueue::new(device, self.disks.config));
+        let news = Arc::new(News::new(Arc::clone(&self.disks.attention)));
+        let background = queue.handle().map_or_else(|| Arc::clone(&queue), Arc::new);
+        background.watch(Arc::clone(&news) as _);
         let device = Arc::clone(&queue) as Arc<dyn BlockDevice>;
-        self.disks.push(Disk { name: format!("{driver}{number}"), device, queue, cache: None });
+        self.disks.list.push(Disk {
+            name,
+            device,
+            cache: None,
+            queue,
+            background,
+            news,
+            scsi,
+            load: RefCell::new(None),
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use undercroft_hal::{Instant, Task, cpu, heap, irq};
 use crate::disks::{self, Disk, MmioWindow};
 use crate::heaps::Baseline;
 use crate::json::{Object, Value};
-use crate::monitor::{self, Port, Session};
+use crate::monitor::{self, Port};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
 use crate::{account, bare, faults, latency, speed, sync, verify, write};
@@ -52,33 +52,33 @@ pub fn run(
         bare::measure(cx, options.speed_ms, options.seed, report);
     }
     let mut first = true;
-    let disks = disks::find(cx, machine.windows, queue_config(options), report, || {
+    let mut disks = disks::find(cx, machine.windows, queue_config(options), report, || {
         if core::mem::take(&mut first) {
             first_io(entry, report);
         }
     });
-    for disk in &disks {
+    for disk in &disks.list {
         disks::describe(cx, disk, report);
     }
-    missing(&disks, options, report);
+    missing(&disks.list, options, report);
     if options.workload.speed {
         latency::phase(cx, report);
     }
     let mut requests = 0;
-    for disk in disks.iter().filter(|_| !options.workload.faults) {
+    for disk in disks.list.iter().filter(|_| !options.workload.faults) {
         requests += phases(cx, disk, options, report);
     }
     if options.workload.faults {
-        requests += faults::run(cx, &disks, options, report);
+        requests += faults::run(cx, &disks.list, options, report);
     }
     if options.monitor {
         match machine.port {
-            Some(port) => monitor::serve(&Session { cx, machine, disks: &disks, options, report }, port),
+            Some(port) => monitor::serve(cx, machine, &mut disks, options, report, port),
             None => report.problem(&"there is no serial port for the monitor", None),
         }
     }
     if !options.workload.faults {
-        sync::all(cx, &disks, report);
+        sync::all(cx, &disks.list, report);
     }
     // Their queues and buffers go with them.
     drop(disks);

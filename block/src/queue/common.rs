@@ -41,6 +41,10 @@ pub(crate) struct Common {
     /// Several shards, of which one was refused by the device: a completion of another may be what it waits for.
     pub starved: AtomicBool,
     pub is_one: bool,
+    /// The device is to go.
+    pub retired: AtomicBool,
+    /// Watchers are to be told so.
+    pub announces: AtomicBool,
     given_up: AtomicBool,
     reports: IrqSpinLock<Reports>,
     /// All of them, once they are made.
@@ -74,6 +78,8 @@ impl Common {
             holds: AtomicU32::new(0),
             starved: AtomicBool::new(false),
             is_one: count == 1,
+            retired: AtomicBool::new(false),
+            announces: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             reports: IrqSpinLock::new(Rank::BLOCK, reports),
             shards: IrqSpinLock::new(Rank::BLOCK, Arc::new([])),
@@ -170,7 +176,7 @@ impl Common {
         (reports.reported, reports.suppressed)
     }
 
-    fn tell_all(&self, cx: &BottomHalf, event: Event) {
+    pub fn tell_all(&self, cx: &BottomHalf, event: Event) {
         for watcher in &self.watchers {
             Self::tell(cx, watcher, event);
         }

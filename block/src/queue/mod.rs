@@ -98,6 +98,18 @@ impl BlockQueue {
         &self.device
     }
 
+    /// The device is to go, its driver first: nothing is taken any more, what waits ends with [`Error::Removed`] from a bottom half, and every
+    /// watcher is told that the device is removed. What is at the device still ends as the device says. When that is back and the last handle
+    /// dropped, the device is let go. Any context.
+    pub fn retire(&self) {
+        if !self.common.retired.swap(true, Ordering::AcqRel) {
+            self.shards.iter().for_each(|shard| shard.die(Error::Removed));
+            // Every shard refuses by now.
+            self.common.announces.store(true, Ordering::Release);
+            self.here().work.schedule();
+        }
+    }
+
     /// What it has seen so far. Any context.
     pub fn stats(&self) -> QueueStats {
         let mut all = QueueStats::default();

@@ -130,6 +130,9 @@ impl Shard {
         let dead = self.state.lock().dead;
         if let Some(dead) = dead {
             self.fail_waiting(cx, dead);
+            if self.common.announces.swap(false, Ordering::AcqRel) {
+                self.common.tell_all(cx, Event::Removed);
+            }
         }
         self.pump();
         self.tell_room(cx);

@@ -7,6 +7,7 @@ use undercroft_block::Op;
 
 use super::{Bad, Session, Words};
 use crate::disks::{self, Disk};
+use crate::hotplug;
 use crate::lanes::Lanes;
 use crate::verify::{self, Sum, chunk_blocks};
 use crate::{speed as measuring, write as writing};
@@ -21,6 +22,14 @@ pub(super) fn list<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<()
         session.say(format_args!("no disks"));
     }
     session.disks.iter().for_each(|disk| disks::describe(session.cx, disk, session.report));
+    Ok(())
+}
+
+pub(super) fn capacities<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(), Bad<'w>> {
+    words.end()?;
+    for disk in session.disks.iter().filter(|disk| disk.scsi.is_some()) {
+        hotplug::resized(session.cx, disk, session.report);
+    }
     Ok(())
 }
 

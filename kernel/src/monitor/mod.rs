@@ -7,6 +7,7 @@ mod callouts;
 mod device;
 mod disk;
 mod editor;
+mod loads;
 mod queues;
 mod status;
 mod terminal;
@@ -14,12 +15,14 @@ mod terminal;
 mod tests;
 mod words;
 
+use alloc::sync::Arc;
 use core::fmt::Arguments;
 use core::ops::ControlFlow;
 
 use undercroft_hal::Task;
 
-use crate::disks::Disk;
+use crate::disks::{Disk, Disks};
+use crate::hotplug::Hotplug;
 use crate::options::Options;
 use crate::report::Report;
 use crate::run::Machine;
@@ -63,6 +66,7 @@ pub(crate) struct Command {
 const COMMANDS: &[Command] = &[
     Command { name: "help", takes: "", what: "list the commands", run: help },
     Command { name: "disks", takes: "", what: "list the disks and their partitions", run: disk::list },
+    Command { name: "capacities", takes: "", what: "read the capacities of SCSI disks again", run: disk::capacities },
     Command {
         name: "read",
         takes: "DISK LBA [BLOCKS]",
@@ -100,6 +104,14 @@ const COMMANDS: &[Command] = &[
         what: "reset with reads in flight, and read on",
         run: device::reset,
     },
+    Command {
+        name: "load",
+        takes: "DISK LBA BLOCKS [SEED]",
+        what: "read and, where allowed, write the pattern in the background, until unload",
+        run: loads::begin,
+    },
+    Command { name: "loads", takes: "", what: "what became of the requests in the background", run: loads::list },
+    Command { name: "unload", takes: "DISK", what: "end it, and wait for its last request", run: loads::end },
     Command { name: "speed", takes: "DISK", what: "measure; writes only where it is allowed", run: disk::speed },
     Command {
         name: "stats",
@@ -136,24 +148,39 @@ const COMMANDS: &[Command] = &[
     Command { name: "irq", takes: "", what: "interrupt handlers, unclaimed interrupts, storms", run: status::irq },
 ];
 
-/// Serves the port until `quit`.
-pub(crate) fn serve(session: &Session<'_>, port: Port) {
-    let Some(terminal) = Terminal::new(session.cx, port, session.options.echo) else {
-        session.report.problem(&"the monitor has no serial port to listen to", None);
+/// Serves the port until `quit`. Disks may come and go meanwhile.
+pub(crate) fn serve(
+    cx: &Task,
+    machine: &Machine<'_>,
+    disks: &mut Disks,
+    options: &Options,
+    report: &Report,
+    port: Port,
+) {
+    let Some(terminal) = Terminal::new(cx, port, options.echo) else {
+        report.problem(&"the monitor has no serial port to listen to", None);
         return;
     };
-    session.say(format_args!("monitor: 'help' lists the commands"));
+    let mut hotplug = Hotplug::begin(cx, disks, report);
+    report.text(format_args!("monitor: 'help' lists the commands"));
     loop {
         (port.print)(format_args!("undercroft> "));
-        let line = terminal.line(session.cx);
+        let attention = Arc::clone(&disks.attention);
+        let Some(line) = terminal.line(cx, || attention.is_wanted()) else {
+            // Whoever reads this line by line can tell it from an answer.
+            (port.print)(format_args!("\n-- news --\n"));
+            hotplug.act(cx, disks, report);
+            continue;
+        };
+        let session = Session { cx, machine, disks: &disks.list, options, report };
         let outcome = match line.bytes().map(core::str::from_utf8) {
             None => Err(Bad::TooLong(LINE)),
             Some(Err(_)) => Err(Bad::NotText),
-            Some(Ok(text)) => obey(session, text),
+            Some(Ok(text)) => obey(&session, text),
         };
         match outcome {
             Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) => return,
+            Ok(ControlFlow::Break(())) => return loads::stop_all(&session),
             Err(bad) => session.say(format_args!("error: {bad}")),
         }
     }

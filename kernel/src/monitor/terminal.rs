@@ -104,14 +104,19 @@ impl Terminal {
         Some(Self { shared, _listening: listening, work })
     }
 
-    /// Waits for a line.
-    pub(super) fn line(&self, cx: &Task) -> Line {
+    /// Waits for a line, or for `news`: `None`. Who calls for news must have this CPU's task look again.
+    pub(super) fn line(&self, cx: &Task, news: impl Fn() -> bool) -> Option<Line> {
         (self.shared.port.waits)(true);
         let line = loop {
-            cx.wait_until(|| self.shared.ready.load(Ordering::Acquire) > 0);
+            cx.wait_until(|| self.shared.ready.load(Ordering::Acquire) > 0 || news());
             // This task alone takes lines away.
-            if let Some(line) = self.shared.state.lock(cx).lines.pop_front() {
+            let line = self.shared.state.lock(cx).lines.pop_front();
+            if line.is_some() {
                 break line;
+            }
+            if news() {
+                (self.shared.port.waits)(false);
+                return None;
             }
         };
         self.shared.ready.fetch_sub(1, Ordering::Relaxed);

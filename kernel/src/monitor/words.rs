@@ -34,6 +34,8 @@ pub enum Bad<'a> {
     Failed(Error),
     /// The machine has no such thing.
     Absent(&'static str),
+    /// There is one already.
+    Busy(&'static str),
 }
 
 /// Text of a user's, safe to print and of bounded length.
@@ -65,6 +67,7 @@ impl fmt::Display for Bad<'_> {
             Self::NotText => f.write_str("the line is not UTF-8"),
             Self::Failed(error) => write!(f, "the disk failed: {error}"),
             Self::Absent(what) => write!(f, "this machine has no {what}"),
+            Self::Busy(what) => write!(f, "there is {what} already"),
         }
     }
 }

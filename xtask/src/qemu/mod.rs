@@ -2,5 +2,6 @@
 
 pub mod arguments;
 pub mod process;
+pub mod qmp;
 pub mod refusal;
 pub mod version;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::guest::{self, Run};
 use super::tally::Tally;
-use super::{bad_input, guest::text, monitor, virtio};
+use super::{bad_input, guest::text, hotplug, monitor, virtio};
 use crate::cli::Machine;
 use crate::disk::prepare::recipes;
 use crate::host::{install, workspace};
@@ -126,6 +126,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
     }
     monitor::checks(&kernel, tally)?;
     virtio::checks(&kernel, tally)?;
+    hotplug::checks(&kernel, tally)?;
     bad_input::checks(&kernel, tally)
 }
 

@@ -2,25 +2,23 @@
 //! with reads in flight, a disk that grows. What a disk's file holds afterwards is looked at from the host.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::{Whence, lseek};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::guest::{self, text};
+use super::conversation::Conversation;
+use super::guest::text;
 use super::tally::Tally;
 use crate::host::workspace;
+use crate::qemu::qmp::Qmp;
 
 const MIB: u64 = 1 << 20;
 /// What the files hold at first.
 const FILL: u8 = 0xa5;
 const BYTES: u64 = 16 * MIB;
 const GROWN: u64 = 24 * MIB;
-const PROMPT: &str = "undercroft> ";
 
 /// What is set for the devices, and whether one of their queues can be reset then.
 const VARIANTS: [(&str, &str, bool); 3] = [
@@ -100,7 +98,8 @@ fn session(
     }
     let mut grows = || {
         let mut monitor = Qmp::connect(&socket)?;
-        monitor.execute(&json!({"execute": "block_resize", "arguments": {"node-name": "disk0", "size": GROWN}}))?;
+        monitor.execute("block_resize", json!({"node-name": "disk0", "size": GROWN}))?;
+        image.news("virtio-blk0 has 49152 blocks")?;
         image.says("disks", "24 MiB in 49152 blocks")?;
         image.says("read virtio-blk0 40960", "512 bytes, sha256 ")
     };
@@ -127,83 +126,4 @@ fn holes(path: &Path) -> Result<()> {
         ensure!(ours || *byte == wanted, "byte {at} is {byte:#04x}, not {wanted:#04x}");
     }
     Ok(())
-}
-
-/// The image's monitor, asked line by line.
-struct Conversation {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Conversation {
-    fn start(arguments: &[String]) -> Result<Self> {
-        let mut command = Command::new(guest::program()?);
-        command.args(["run", "--monitor"]).args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().context("cannot run this program again")?;
-        let input = child.stdin.take().context("no standard input")?;
-        let output = BufReader::new(child.stdout.take().context("no standard output")?);
-        let mut conversation = Self { child, input, output };
-        conversation.answer()?;
-        Ok(conversation)
-    }
-
-    /// What comes up to the next prompt.
-    fn answer(&mut self) -> Result<String> {
-        let (mut answer, mut byte) = (Vec::new(), [0]);
-        while !answer.ends_with(PROMPT.as_bytes()) {
-            if self.output.read(&mut byte)? == 0 {
-                bail!("it ended: {}", String::from_utf8_lossy(&answer));
-            }
-            answer.push(byte[0]);
-        }
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    }
-
-    fn says(&mut self, line: &str, wanted: &str) -> Result<()> {
-        self.input.write_all(format!("{line}\n").as_bytes())?;
-        let answer = self.answer()?;
-        ensure!(answer.contains(wanted), "it does not say '{wanted}':\n{answer}");
-        Ok(())
-    }
-
-    fn quit(mut self) -> Result<()> {
-        self.input.write_all(b"quit\n")?;
-        let mut rest = String::new();
-        self.output.read_to_string(&mut rest)?;
-        let success = self.child.wait().context("cannot wait for this program")?.success();
-        ensure!(success, "{rest}");
-        Ok(())
-    }
-}
-
-/// QEMU's own monitor.
-struct Qmp {
-    output: UnixStream,
-    input: BufReader<UnixStream>,
-}
-
-impl Qmp {
-    fn connect(socket: &Path) -> Result<Self> {
-        let output = UnixStream::connect(socket).context("QEMU's monitor does not answer")?;
-        let input = BufReader::new(output.try_clone()?);
-        let mut monitor = Self { output, input };
-        monitor.execute(&json!({"execute": "qmp_capabilities"}))?;
-        Ok(monitor)
-    }
-
-    /// Waits for the answer, passing over events and the greeting.
-    fn execute(&mut self, command: &Value) -> Result<Value> {
-        writeln!(self.output, "{command}")?;
-        loop {
-            let mut line = String::new();
-            ensure!(self.input.read_line(&mut line)? > 0, "QEMU's monitor ended");
-            let answer: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
-            ensure!(answer["error"].is_null(), "{command}: {}", answer["error"]);
-            if !answer["return"].is_null() {
-                return Ok(answer["return"].clone());
-            }
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod hazards;
 mod ladder;
 mod model;
 mod property;
+mod retire;
 mod rig;
 mod shards;
 mod steps;
