@@ -7,6 +7,18 @@
 pub(crate) enum Hazard {
     /// X05: a part is as long as the request, whatever the device takes.
     PartTooLong,
+    /// P-08: a segment across a boundary is taken as it is.
+    BoundaryUnseen,
+    /// P-21: a flush that the device refuses is done.
+    RefusedFlushIsDone,
+    /// P-22: a partition's first block is taken for a sector of 512 bytes.
+    SectorsForBlocks,
+    /// P-22: a table is read in sectors of 512 bytes.
+    ReadsSectors,
+    /// P-22: a table is read into any memory.
+    AnyBuffer,
+    /// P-22: a GPT's backup is not looked for.
+    NoBackup,
     /// X33: a request of which a part could not be sent is forgotten.
     ForgottenHalfWay,
     /// X25: the request comes back as its last part.

@@ -11,7 +11,7 @@ pub enum Error {
     OutOfRange,
     /// The data's length is not the range's, or not a multiple of the block size.
     BadLength,
-    /// More segments, longer segments or a longer transfer than the device takes.
+    /// More segments, longer segments or a longer transfer than the device takes, or a segment across a boundary.
     TooLarge,
     /// The device cannot do this operation.
     Unsupported,

@@ -5,6 +5,7 @@ use core::fmt;
 
 use undercroft_hal::{BottomHalf, Instant, is_unwinding};
 
+use crate::broken::{self, Hazard};
 use crate::{Data, Error, Info};
 
 /// What to do.
@@ -210,6 +211,10 @@ impl Request {
             let last = segment.addr.saturating_add(u64::from(segment.len) - 1);
             if last > limits.dma.max_addr {
                 return Err(Error::Unreachable);
+            }
+            let boundary = limits.dma.boundary;
+            if boundary != 0 && segment.addr / boundary != last / boundary && !broken::is(Hazard::BoundaryUnseen) {
+                return Err(Error::TooLarge);
             }
         }
         if segments > usize::from(limits.max_segments) {

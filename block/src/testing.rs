@@ -20,6 +20,8 @@ pub struct State {
     /// Blocks of the requests that arrived.
     pub log: Vec<(Op, u64, u32)>,
     pub last_first: bool,
+    /// To be told from the next bottom half.
+    events: Vec<Event>,
     refused: bool,
 }
 
@@ -79,7 +81,18 @@ impl RamDisk {
         self.work.schedule();
     }
 
+    /// Tells of an event, soon.
+    pub fn announce(&self, event: Event) {
+        self.state.lock().unwrap().events.push(event);
+        self.work.schedule();
+    }
+
     fn work(&self, cx: &BottomHalf) {
+        let events = std::mem::take(&mut self.state.lock().unwrap().events);
+        let watcher = self.watcher.lock().unwrap().clone();
+        for event in events {
+            watcher.iter().for_each(|watcher| watcher.event(cx, event));
+        }
         loop {
             let mut state = self.state.lock().unwrap();
             let next = if state.held {

@@ -76,6 +76,8 @@ pub(crate) enum Defect {
     IgnoresGeneration = 1 << 33,
     /// The length of sense data is believed (P-16).
     TrustsSenseLength = 1 << 34,
+    /// A flush is reported as done without being performed (P-21).
+    FakesFlush = 1 << 35,
 }
 
 /// The hazards in force.

@@ -254,12 +254,12 @@ fn flushes(defects: Defects) {
 }
 
 #[test]
-fn a_flush_is_performed() {
+fn p_21_a_flush_is_performed() {
     flushes(GOOD);
 }
 
 #[test]
-fn a_flush_is_performed_control() {
+fn p_21_a_flush_is_performed_control() {
     assert!(caught("flushed without a flush", || flushes(Defects::one(Defect::FakesFlush))));
 }
 

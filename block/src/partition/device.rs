@@ -77,6 +77,9 @@ impl BlockDevice for Partition {
             return Err(Rejected { request, why: Refusal::Invalid(error) });
         }
         let mut first = self.entry.first;
+        if broken::is(Hazard::SectorsForBlocks) {
+            first = first * 512 / u64::from(self.parent.info().block_size);
+        }
         if broken::is(Hazard::CutsBlocks) {
             first &= u64::from(u32::MAX);
         }

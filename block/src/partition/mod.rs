@@ -14,6 +14,8 @@ pub mod mbr;
 mod table;
 
 #[cfg(test)]
+mod attach_tests;
+#[cfg(test)]
 mod golden;
 
 pub use device::{Partition, open};

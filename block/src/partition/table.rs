@@ -5,11 +5,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use undercroft_hal::Task;
-use undercroft_hal::dma::DmaBuf;
+use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 
 use super::gpt::{self, GptError};
 use super::mbr::{self, Chain, MbrError, Record};
 use crate::adapter::Disk;
+use crate::broken::{self, Hazard};
 use crate::{Error, Piece};
 
 /// What a partition is for, as its table says.
@@ -144,8 +145,12 @@ impl Reader<'_> {
         let buffer = match self.buffer.take() {
             Some(buffer) => buffer,
             None => {
-                let constraints = self.disk.device().info().limits.dma;
-                DmaBuf::new(self.block_size, constraints).map_err(|_| Error::NoMemory)?
+                let mut constraints = self.disk.device().info().limits.dma;
+                if broken::is(Hazard::AnyBuffer) {
+                    constraints = DmaConstraints::ANY;
+                }
+                let bytes = if broken::is(Hazard::ReadsSectors) { 512 } else { self.block_size };
+                DmaBuf::new(bytes, constraints).map_err(|_| Error::NoMemory)?
             }
         };
         let (data, result) = match self.disk.read_blocking(self.cx, lba, Piece::from(buffer)) {
@@ -188,6 +193,9 @@ pub fn read(cx: &Task, disk: &Disk) -> Result<Option<Table>, TableError> {
         Record::Protective => {
             let primary = match reader.gpt(1, capacity) {
                 Ok(entries) => return Ok(Some(Table { scheme: Scheme::Gpt, entries })),
+                Err(primary) if broken::is(Hazard::NoBackup) => {
+                    return Err(TableError::Gpt { primary, backup: GptError::NoHeader });
+                }
                 Err(error) => error,
             };
             match reader.gpt(capacity.saturating_sub(1), capacity) {

@@ -22,7 +22,7 @@ pub(super) fn submit(device: &Device<Blk>, index: usize, request: Request) -> Re
         Ok(admitted) => admitted,
         Err(why) => return Err(refuse(request, why)),
     };
-    if request.op == Op::Flush && !device.protocol.flushes() {
+    if request.op == Op::Flush && (!device.protocol.flushes() || device.defects.has(Defect::FakesFlush)) {
         // Nothing is cached: what was written is durable. The completion still comes from the bottom half.
         if !state.has_room_without_device() {
             state.starved = true;

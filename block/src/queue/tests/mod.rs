@@ -5,6 +5,7 @@ mod deadlines;
 mod far;
 mod hazards;
 mod ladder;
+mod limits;
 mod model;
 mod property;
 mod retire;

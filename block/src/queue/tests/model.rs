@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use undercroft_hal::dma::DmaConstraints;
+use undercroft_hal::dma::{DmaConstraints, Segment};
 use undercroft_hal::work::{BottomHalfWork, Turn};
 use undercroft_hal::{BottomHalf, Instant};
 
@@ -42,6 +42,8 @@ pub struct State {
     /// What becomes of the next requests; then they are done.
     pub script: VecDeque<Act>,
     pub seen: Vec<Seen>,
+    /// The segments of each.
+    pub segments: Vec<Vec<Segment>>,
     pub stalled: BTreeMap<u64, InFlight>,
     done: VecDeque<(InFlight, Result<(), Error>)>,
     /// Answers wait for `release`.
@@ -110,6 +112,7 @@ impl Model {
                     store,
                     script: VecDeque::new(),
                     seen: Vec::new(),
+                    segments: Vec::new(),
                     stalled: BTreeMap::new(),
                     done: VecDeque::new(),
                     held: false,
@@ -255,6 +258,7 @@ impl BlockDevice for Model {
         }
         let Request { op, lba, blocks, fua, .. } = request;
         state.seen.push(Seen { op, lba, blocks, fua });
+        state.segments.push(request.data.segments().collect());
         assert!(state.seen.len() < 100_000, "sent without end");
         let act = state.script.pop_front().unwrap_or(Act::Do);
         let tag = state.next;

@@ -15,6 +15,7 @@ use super::super::verdict::{Notices, Verdict, judge};
 use super::super::wire::OpCode;
 use super::super::{Address, Command, Direction, Host, HostEvent, Initiator, Outcome, Response, Status};
 use super::again::Parked;
+use crate::broken::{self, Hazard};
 use crate::{Error, Event, Features, Identity, Info, Limits, Op, Watcher};
 
 /// Discards and writes of zeroes in flight at most.
@@ -244,6 +245,9 @@ impl Unit {
         }
         if unknown_command && self.sync() != Sync::Ten && self.may_have_no_cache.load(Ordering::Relaxed) {
             self.sync.store(Sync::NoCache as u8, Ordering::Relaxed);
+            return self.succeeded(cx, command, 0);
+        }
+        if broken::is(Hazard::RefusedFlushIsDone) {
             return self.succeeded(cx, command, 0);
         }
         self.end(cx, command, Err(Error::Unsupported));

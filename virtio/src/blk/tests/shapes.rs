@@ -178,6 +178,32 @@ fn a_read_only_disk_takes_no_writes() {
     });
 }
 
+/// A flush is the device's to perform, and its failure is the flush's.
+fn flushes(defects: Defects) {
+    let rig = Rig::schedule(Schedule::Eager).faults(FaultScript::none().at(3, Fault::Error));
+    rig.run_with(defects, |task, driver| {
+        let sink = Sink::new();
+        go(&driver, write(1, &[1; 512], 512, sink.to(1))).unwrap();
+        assert_eq!(sink.wait(task, 1)[0].result, Ok(()));
+        go(&driver, Request::flush(sink.to(2))).unwrap();
+        assert_eq!(sink.wait(task, 1)[0].result, Ok(()));
+        assert_eq!(rig.disk.durable_sector(1), [1; 512], "flushed without a flush");
+        go(&driver, Request::flush(sink.to(3))).unwrap();
+        assert_eq!(sink.wait(task, 1)[0].result, Err(Error::Medium));
+    });
+}
+
+#[test]
+fn p_21_a_flush_is_performed() {
+    flushes(GOOD);
+}
+
+#[test]
+#[should_panic(expected = "flushed without a flush")]
+fn p_21_a_flush_is_performed_control() {
+    flushes(Defects::one(Defect::FakesFlush));
+}
+
 #[test]
 fn without_a_cache_a_flush_succeeds_from_the_bottom_half() {
     for schedule in [Schedule::Eager, Schedule::Lazy, Schedule::RANDOM] {
