@@ -215,6 +215,8 @@ pub enum BenchWith {
     Heap(BenchRatiosOptions),
     /// The callout wheel beside other timer wheels, tokio's queue of delays and an ordered map, on this machine
     Callouts(BenchCalloutsOptions),
+    /// The page cache beside a bare copy, quick_cache, Linux's own and least recently used, on this machine
+    Pagecache(BenchRatiosOptions),
 }
 
 #[derive(Args)]

@@ -1,7 +1,10 @@
 //! The smallest platform: each thread is a CPU, and interrupts are a flag of the thread that nobody looks at.
 //!
-//! Turning interrupts off costs a store here and some ten cycles on a processor; a kick is counted and lost.
+//! Turning interrupts off costs a store here and some ten cycles on a processor; a kick is lost, so bottom halves run where a task waits.
+//!
+//! UNSAFETY: binds the platform, whose memory for devices is the program's, and calls the dispatcher.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,9 +47,18 @@ pub fn become_cpu(cpu: usize) {
     CPU.set(cpu);
 }
 
+/// What the allocator is asked for. There is no memory below a bound, and none that keeps off a boundary.
+fn memory_layout(layout: DmaLayout) -> Result<Layout, DmaError> {
+    if layout.len == 0 || layout.constraints.max_addr != u64::MAX || layout.constraints.boundary != 0 {
+        return Err(DmaError::NoMemory);
+    }
+    Layout::from_size_align(layout.len, layout.constraints.align).map_err(|_| DmaError::BadLayout)
+}
+
 struct Threads;
 
-// SAFETY: a thread keeps its index while it measures, nothing interrupts it, and there is no DMA memory and no device.
+// SAFETY: a thread keeps its index while it measures, nothing interrupts it, there is no device, and memory for one is a block of
+// the allocator's, at the address where the CPU sees it.
 unsafe impl Platform for Threads {
     fn cpu() -> usize {
         CPU.get()
@@ -72,10 +84,18 @@ unsafe impl Platform for Threads {
         TIME.load(Ordering::Relaxed)
     }
     fn set_alarm(_at: Option<u64>) {}
-    fn dma_alloc(_layout: DmaLayout) -> Result<DmaBlock, DmaError> {
-        Err(DmaError::NoMemory)
+    fn dma_alloc(layout: DmaLayout) -> Result<DmaBlock, DmaError> {
+        let of = memory_layout(layout)?;
+        // SAFETY: it is not empty, which `memory_layout` checks.
+        let virt = NonNull::new(unsafe { alloc_zeroed(of) }).ok_or(DmaError::NoMemory)?;
+        Ok(DmaBlock { virt, addr: virt.as_ptr() as u64, len: layout.len, layout })
     }
-    unsafe fn dma_free(_block: DmaBlock) {}
+    unsafe fn dma_free(block: DmaBlock) {
+        if let Ok(of) = memory_layout(block.layout) {
+            // SAFETY: by the caller, it came from `dma_alloc` with this layout, and is freed once.
+            unsafe { dealloc(block.virt.as_ptr(), of) };
+        }
+    }
     fn map_mmio(_phys: u64, _len: usize) -> Result<NonNull<u8>, MmioError> {
         Err(MmioError::BadRange)
     }

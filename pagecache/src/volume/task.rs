@@ -23,39 +23,39 @@ impl Volume {
     /// # Errors
     /// [`Error::OutOfRange`], or why a page could not be read; what is in `into` is not defined then.
     pub fn read_blocking(&self, cx: &Task, start: u64, into: &mut [u8]) -> Result<(), Error> {
-        let end = self.range(cx, start, into.len())?;
-        let mut noted = false;
-        let mut at = start;
-        while at < end {
+        let end = start.checked_add(into.len() as u64).ok_or(Error::OutOfRange)?;
+        let (mut at, mut noted) = (start, false);
+        loop {
+            // One hold for all that a page that is here takes: the range at first, the read-ahead at last.
+            let mut state = self.core.state.lock(cx);
+            if at == start && end > state.end {
+                return Err(Error::OutOfRange);
+            }
+            if at >= end {
+                return Ok(());
+            }
             let (offset, done) = ((at % PAGE as u64) as usize, (at - start) as usize);
             let len = (PAGE - offset).min((end - at) as usize);
             let part = &mut into[done..done + len];
-            let index = at / PAGE as u64;
-            let here = {
-                let mut state = self.core.state.lock(cx);
-                let slot = state.ready_slot(index);
-                if let Some(slot) = slot {
-                    part.copy_from_slice(&state.table.bytes(slot)[offset..offset + len]);
-                    state.counts.hits += 1;
-                    state.touch(slot);
+            if state.try_read(at / PAGE as u64, offset, part) {
+                at += len as u64;
+                if at < end {
+                    continue;
                 }
-                slot.is_some()
-            };
-            if !here {
-                noted = true;
-                let pinned = self.wait_for(cx, Kind::Pin, at, end)?.ok_or(Error::Busy)?;
-                pinned.read(cx, offset, part);
-                pinned.unpin(cx);
+                let planned = !noted && state.note_read(start, end);
+                drop(state);
+                if planned {
+                    self.core.drive(cx);
+                }
+                return Ok(());
             }
+            drop(state);
+            noted = true;
+            let pinned = self.wait_for(cx, Kind::Pin, at, end)?.ok_or(Error::Busy)?;
+            pinned.read(cx, offset, part);
+            pinned.unpin(cx);
             at += len as u64;
         }
-        if !noted && end > start {
-            let planned = self.core.state.lock(cx).note_read(start, end);
-            if planned {
-                self.core.drive(cx);
-            }
-        }
-        Ok(())
     }
 
     /// Writes bytes from `start` on.
@@ -152,10 +152,20 @@ impl Volume {
 
 impl State {
     /// A valid page that nobody waits for: those who do are served first.
+    #[inline]
     fn ready_slot(&self, index: u64) -> Option<u32> {
         let slot = self.table.find(index)?;
         let free = !self.stale && self.table.state(slot).is_valid() && self.table.page(slot).waiters.is_empty();
         (free && !self.is_fenced(index, NOBODY)).then_some(slot)
+    }
+
+    /// Reads from a page, if that can be done at once.
+    fn try_read(&mut self, index: u64, offset: usize, into: &mut [u8]) -> bool {
+        let Some(slot) = self.ready_slot(index) else { return false };
+        into.copy_from_slice(&self.table.bytes(slot)[offset..offset + into.len()]);
+        self.counts.hits += 1;
+        self.touch(slot);
+        true
     }
 
     /// Writes to a page, if that can be done at once.

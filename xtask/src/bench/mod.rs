@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what others do on the same virtual hardware, and beside our own heap, queue and callouts.
+//! `cargo xtask bench`: what others do on the same virtual hardware, and beside our own heap, queue, callouts and page cache.
 
 mod callouts;
 mod chart;
@@ -7,6 +7,7 @@ mod debian;
 mod initramfs;
 mod linux;
 mod modules;
+mod pagecache;
 mod ratio;
 mod ratios;
 
@@ -21,5 +22,6 @@ pub fn command(options: &BenchOptions) -> Result<bool> {
         BenchWith::Bhqueue(options) => ratios::bhqueue(options),
         BenchWith::Heap(options) => ratios::heap(options),
         BenchWith::Callouts(options) => callouts::command(options),
+        BenchWith::Pagecache(options) => pagecache::command(options),
     }
 }

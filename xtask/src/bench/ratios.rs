@@ -120,10 +120,7 @@ impl Table {
         for Bound { case, name, least, what } in self.bounds {
             let of = lines.iter().filter(|line| line.case == *case && line.name == *name);
             of.for_each(|line| {
-                say(
-                    line.ratio >= *least,
-                    format!("{case}: {name} takes {:.2} of our time; wanted: {what}", line.ratio),
-                );
+                say(line.ratio >= *least, format!("{case}: {name} takes {:.3} times ours; wanted: {what}", line.ratio));
             });
         }
         for Limit { case, most } in self.limits {
