@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use undercroft_block::queue::{self, BlockQueue};
 use undercroft_block::scsi::scan;
 use undercroft_block::{BlockDevice, Complete, Completion, Data, Error, Op, Piece, Refusal, Request};
 use undercroft_hal::dma::{DmaBuf, DmaConstraints};
@@ -14,6 +15,7 @@ use undercroft_hosts::pvscsi::{Fault, FaultScript, Knobs, Layout, Pvscsi};
 use undercroft_hosts::scsi::{Lun, LunSettings, Target};
 use undercroft_hosts::{Config, Disk, Machine, Schedule};
 use undercroft_pvscsi::probe;
+use undercroft_timer::timers;
 
 #[global_allocator]
 static ALLOCATOR: TrapAlloc = TrapAlloc::new();
@@ -93,7 +95,10 @@ fn on_pvscsi(schedule: Schedule, layout: Layout, allocates: bool) -> u64 {
     let host = machine.add_pci(model);
     machine.run(|task| {
         let adapter = probe(task, pci::devices(task)[0]).unwrap().expect("an adapter");
-        let device: Arc<dyn BlockDevice> = scan(task, adapter).unwrap().disks.remove(0);
+        let disk = scan(task, adapter).unwrap().disks.remove(0);
+        // A queue waits for a unit that is busy.
+        timers::start_service(task);
+        let device: Arc<dyn BlockDevice> = Arc::new(BlockQueue::new(disk, queue::Config::default()));
         let odd = [Fault::ScsiStatus(8), Fault::Sense(6, 0x29, 3), Fault::Spurious];
         host.with(|model| model.set_faults(FaultScript::none().sometimes(5, 20, &odd)));
         // What the task's own side allocates is not forbidden under a lock of its own; the driver's locks are no place for it.
