@@ -33,6 +33,8 @@ pub(crate) enum Hazard {
     FlushEndless,
     /// The answer after the abort completes the request a second time.
     LateAnswerCounts,
+    /// Requests with a gap between them go to the device as one.
+    MergesGaps,
     /// A device is given up with a flush: the data that was written before stays with the queue.
     StashKept,
     /// What a device that was given up gives back is kept for ever.

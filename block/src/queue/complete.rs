@@ -55,8 +55,14 @@ impl Complete for Shard {
         let held = state.held;
         let after = state.completed(tag, request, result);
         let backoff = state.backoff;
-        let look = backoff.filter(|until| state.arms(*until));
+        let mut look = backoff;
+        if core::mem::take(&mut state.relook) {
+            // Deadlines that nobody looked at while others led.
+            look = Some(state.next_look());
+        }
+        let look = look.filter(|until| state.arms(*until));
         let more = state.waits > 0 || state.refused != 0;
+        let ended = !state.ended.is_empty();
         let released = held && !state.held;
         drop(guard);
         if self.common.starved.load(Ordering::SeqCst) {
@@ -73,6 +79,11 @@ impl Complete for Shard {
             After::Again => {}
             After::Dropped(request) if broken::is(Hazard::OrphanKept) => core::mem::forget(request),
             After::Dropped(request) => drop(request),
+        }
+        if ended {
+            // Those that went with it, and who else waits for that.
+            self.deliver_ended(cx);
+            self.work.schedule();
         }
         if more {
             self.pump();
@@ -92,6 +103,10 @@ impl State {
             self.stats.orphans_returned += 1;
             return After::Dropped(request);
         }
+        let members = self.unmerge(tag, &mut request);
+        self.settle(&members, result);
+        self.relook |= !members.is_empty() && result.is_err();
+        let Some(job) = self.jobs.get_mut(tag) else { return After::Dropped(request) };
         if let (Some(kept), true) =
             (self.kept.get_mut(usize::from(tag.index())), result.is_ok() || !broken::is(Hazard::NotRestored))
         {
@@ -102,7 +117,8 @@ impl State {
             Ok(()) => Self::advance(job),
             Err(error) => {
                 job.last = Some(error);
-                job.is_worth_again(error)
+                job.alone |= !members.is_empty();
+                job.is_worth_again(error) || !members.is_empty() && !victim
             }
         };
         let cancelled = job.cancelled;

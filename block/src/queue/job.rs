@@ -3,6 +3,7 @@
 
 use undercroft_hal::Instant;
 
+use super::merge::Members;
 use crate::broken::{self, Hazard};
 use crate::data::Edges;
 use crate::request::Parent;
@@ -24,6 +25,8 @@ pub(super) enum Place {
     Waiting,
     /// With the device, or on its way there.
     Device,
+    /// With the device, as a part of another request, which leads: without its data it is in [`Kept::flight`].
+    Merged,
     /// Done, with a result that a bottom half delivers: it is in [`Kept::flight`].
     Ended(Result<(), Error>),
     /// With a device that was given up: the submitter has its completion, the buffers are freed when the device gives them back.
@@ -39,6 +42,8 @@ pub(super) struct Kept {
     pub edges: Option<Edges>,
     /// The written data, while the flush is under way.
     pub stash: Option<Data>,
+    /// The requests that go with this one.
+    pub members: Members,
 }
 
 #[derive(Debug)]
@@ -54,6 +59,8 @@ pub(super) struct Job {
     pub cancelled: bool,
     /// How often it was sent again after a reset.
     pub resent: u8,
+    /// It failed together with others: next it goes by itself.
+    pub alone: bool,
     /// The request as it came.
     pub op: Op,
     pub fua: bool,
@@ -79,6 +86,7 @@ impl Job {
             victim: false,
             cancelled: false,
             resent: 0,
+            alone: false,
             op: request.op,
             fua: request.fua,
             lba: request.lba,

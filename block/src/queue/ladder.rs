@@ -161,6 +161,10 @@ impl Shard {
             let request = flight.give_back();
             return Some((state.close(tag, request).accept(), why));
         }
+        if matches!(state.jobs.get(tag).map(|job| job.place), Some(Place::Merged)) {
+            let request = state.take_kept(tag)?.give_back();
+            return Some((state.close(tag, request).accept(), why));
+        }
         let job = state.jobs.get_mut(tag).filter(|job| job.is_at_device())?;
         let parent = job.parent.take()?;
         let error = if job.victim { Error::TimedOut } else { why };
@@ -171,6 +175,9 @@ impl Shard {
             shell.data = kept.stash.take().unwrap_or_default();
         }
         job.place = Place::Orphan;
+        if let Some(kept) = state.kept.get_mut(usize::from(index)) {
+            kept.members.clear();
+        }
         state.stats.orphans += 1;
         Some((shell.accept(), error))
     }

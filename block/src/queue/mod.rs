@@ -5,7 +5,8 @@
 //!
 //! * A request larger than the device takes is cut. Its parts go one after another, each with the request's own buffers narrowed to it, so that there is
 //!   never more than one owner; the first error ends the request.
-//! * When the device is full, requests wait. Several submitters ([`BlockQueue::handle`]) take turns.
+//! * When the device is full, requests wait. Several submitters ([`BlockQueue::handle`]) take turns. What continues what is before it in line
+//!   goes to the device together with that.
 //! * A device that says BUSY gets a pause that grows, and fewer requests at once; more again as it does well.
 //! * Every request has a deadline, its own or [`Config::timeout`]. One that waits is over then. One at the device starts the recovery ladder:
 //!   [`Rung`]. What a reset ends of other requests is sent again, except flushes: they fail.
@@ -21,6 +22,7 @@ mod complete;
 mod expire;
 mod job;
 mod ladder;
+mod merge;
 mod part;
 mod shard;
 mod state;

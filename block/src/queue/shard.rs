@@ -117,16 +117,7 @@ impl Shard {
 
     /// The queue's bottom half: what could not be completed where it ended.
     fn work(&self, cx: &BottomHalf) -> Turn {
-        for _ in 0..BATCH {
-            let (flight, result) = {
-                let mut state = self.state.lock();
-                let Some(tag) = state.ended.pop_front() else { break };
-                let Some(Place::Ended(result)) = state.jobs.get(tag).map(|job| job.place) else { continue };
-                let Some(flight) = state.take_kept(tag) else { continue };
-                (state.close(tag, flight.give_back()).accept(), result)
-            };
-            self.deliver(cx, flight, result);
-        }
+        self.deliver_ended(cx);
         let dead = self.state.lock().dead;
         if let Some(dead) = dead {
             self.fail_waiting(cx, dead);
@@ -137,6 +128,20 @@ impl Shard {
         self.pump();
         self.tell_room(cx);
         if self.state.lock().ended.is_empty() { Turn::Done } else { Turn::Again }
+    }
+
+    /// Hands some of what has ended to its submitters' completions.
+    pub(super) fn deliver_ended(&self, cx: &BottomHalf) {
+        for _ in 0..BATCH {
+            let (flight, result) = {
+                let mut state = self.state.lock();
+                let Some(tag) = state.ended.pop_front() else { return };
+                let Some(Place::Ended(result)) = state.jobs.get(tag).map(|job| job.place) else { continue };
+                let Some(flight) = state.take_kept(tag) else { continue };
+                (state.close(tag, flight.give_back()).accept(), result)
+            };
+            self.deliver(cx, flight, result);
+        }
     }
 
     /// Hands a request to its submitter's completion.

@@ -9,6 +9,7 @@ use undercroft_hal::Instant;
 use super::broken::{self, Hazard};
 use super::job::{Job, Kept, Place, Stage};
 use super::ladder::Climb;
+use super::merge::{self, Lists};
 use super::stats::QueueStats;
 use crate::{Error, InFlight, Request, Slab, Tag};
 
@@ -25,6 +26,7 @@ pub(super) struct State {
     /// Who waits, by submitter. Never grow.
     pub waiting: Box<[VecDeque<Tag>]>,
     pub waits: usize,
+    pub lists: Lists,
     /// The submitter whose turn is next.
     turn: usize,
     /// Whose completion a bottom half is to run.
@@ -53,6 +55,8 @@ pub(super) struct State {
     pub dead: Option<Error>,
     /// The earliest time that the callout was started for.
     pub armed_for: Instant,
+    /// Requests are back in line of which the callout may not know.
+    pub relook: bool,
     /// Submitters that were refused: a bit for each.
     pub refused: u32,
     pub stats: QueueStats,
@@ -66,6 +70,7 @@ impl State {
             kept: (0..capacity).map(|_| Kept::default()).collect(),
             waiting: (0..submitters).map(|_| line()).collect(),
             waits: 0,
+            lists: merge::lists(depth),
             turn: 0,
             ended: line(),
             at_device: 0,
@@ -82,6 +87,7 @@ impl State {
             held: false,
             dead: None,
             armed_for: NEVER,
+            relook: false,
             refused: 0,
             stats: QueueStats::default(),
         }

@@ -33,6 +33,8 @@ pub struct QueueStats {
     pub flushes: u64,
     /// Requests that waited for room.
     pub waited: u64,
+    /// Requests that went to the device as a part of another.
+    pub merged: u64,
     /// At most so many waited at once.
     pub most_waiting: u32,
     /// The device said that it is busy.
@@ -72,6 +74,7 @@ impl QueueStats {
         self.parts += other.parts;
         self.flushes += other.flushes;
         self.waited += other.waited;
+        self.merged += other.merged;
         self.most_waiting += other.most_waiting;
         self.busy += other.busy;
         self.resent += other.resent;

@@ -171,6 +171,8 @@ impl Shard {
     /// The device has no room for a request: it waits, first in its line.
     fn no_room(&self, tag: Tag, mut request: Request, epoch: u64) {
         self.take_back(tag, |state| {
+            let members = state.unmerge(tag, &mut request);
+            state.return_all(&members);
             if let (Some(job), Some(kept)) = (state.jobs.get(tag), state.kept.get_mut(usize::from(tag.index()))) {
                 job.unshape(kept, &mut request);
             }
@@ -205,8 +207,17 @@ impl Shard {
                         self.sent(tag, device);
                     }
                     Err(Rejected { request, why: Refusal::Full }) => self.no_room(tag, request, epoch),
-                    Err(Rejected { request, why: Refusal::Invalid(error) | Refusal::Gone(error) }) => {
-                        self.take_back(tag, |state| state.end_later(tag, request.accept(), Err(error)));
+                    Err(Rejected { mut request, why: Refusal::Invalid(error) | Refusal::Gone(error) }) => {
+                        self.take_back(tag, |state| {
+                            let members = state.unmerge(tag, &mut request);
+                            state.settle(&members, Err(error));
+                            if let (Some(job), false) = (state.jobs.get_mut(tag), members.is_empty()) {
+                                job.alone = true;
+                                state.put_off(tag, request, true);
+                            } else {
+                                state.end_later(tag, request.accept(), Err(error));
+                            }
+                        });
                         self.work.schedule();
                     }
                 },
@@ -297,6 +308,9 @@ impl State {
                 } else if part < job.blocks {
                     self.stats.split += u64::from(job.done == 0);
                     self.stats.parts += 1;
+                }
+                if part == job.blocks {
+                    self.merge(tag, &mut request, info);
                 }
                 self.at_device += 1;
                 Pick::Send(request, tag, epoch)

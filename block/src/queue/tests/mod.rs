@@ -6,6 +6,7 @@ mod far;
 mod hazards;
 mod ladder;
 mod limits;
+mod merging;
 mod model;
 mod property;
 mod retire;
