@@ -237,6 +237,56 @@ fn x18_no_allocation_behind_a_queue() {
     assert_eq!(allocations_on_the_path(false, true), 0);
 }
 
+/// Takes any number of requests; the broken twin counts its list as the path's.
+struct Many {
+    broken: bool,
+    done: Mutex<Vec<Request>>,
+}
+
+impl Complete for Many {
+    fn complete(&self, _: &BottomHalf, _: u64, request: Request, result: Result<(), Error>) {
+        assert_eq!(result, Ok(()));
+        let take = || self.done.lock().unwrap().push(request);
+        if self.broken { take() } else { trap::outside(take) }
+    }
+}
+
+fn allocations_of_merged_requests(broken: bool) -> u64 {
+    SEEN.set(0);
+    Machine::new(Config { schedule: Schedule::Lazy, ..Config::default() }).run(|cx| {
+        timers::start_service(cx);
+        let disk = scan(cx, Scripted::new(8)).unwrap().disks.pop().expect("a disk");
+        let queue = BlockQueue::new(disk, queue::Config::default());
+        let sink = Arc::new(Many { broken, done: Mutex::default() });
+        for round in 1..4 {
+            let requests: Vec<_> = (0..24)
+                .map(|lba| {
+                    let buf = DmaBuf::new(512, DmaConstraints::ANY).unwrap();
+                    Request::new(Op::Write, lba, 1, Piece::from(buf).into(), Completion::new(sink.clone(), lba))
+                })
+                .collect();
+            for request in requests {
+                on_the_path(|| queue.submit(request).map(drop)).expect("taken");
+            }
+            queue.commit();
+            cx.wait_until(|| sink.done.lock().unwrap().len() == 24);
+            assert!(queue.stats().merged >= round * 10, "{:?}", queue.stats());
+            sink.done.lock().unwrap().clear();
+        }
+    });
+    SEEN.get()
+}
+
+#[test]
+fn x18_no_allocation_when_requests_are_merged() {
+    assert_eq!(allocations_of_merged_requests(false), 0);
+}
+
+#[test]
+fn x18_no_allocation_when_requests_are_merged_control() {
+    assert!(allocations_of_merged_requests(true) > 0, "the check must catch a completion that allocates");
+}
+
 #[test]
 fn x18_no_allocation_from_submit_to_completion_control() {
     for queued in [false, true] {
