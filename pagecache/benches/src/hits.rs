@@ -25,7 +25,7 @@ const BEFORE: u32 = 30_000;
 
 type Page = [u8; PAGE];
 
-/// A page where pages are: a copy between places that differ by a little within their pages takes up to twice as long.
+/// A page that lies as pages do: how fast a copy is depends on where both ends lie within theirs.
 #[derive(Clone)]
 #[repr(C, align(4096))]
 struct Aligned(Page);
