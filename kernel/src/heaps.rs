@@ -27,6 +27,10 @@ pub struct Memory {
 
 /// How long what is still under way at the end of a run may take to be freed: another CPU's bottom halves, say.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Looks at the heaps that nothing may have come between.
+const FEW: u64 = 1_000;
+/// Where time stands still, so many are enough.
+const MANY: u64 = 10_000_000;
 
 /// What a heap holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,7 @@ pub struct Baseline {
 }
 
 /// What is there now and was not at the beginning.
+#[derive(PartialEq, Eq)]
 struct Leak {
     heap: &'static str,
     blocks: u64,
@@ -103,15 +108,17 @@ impl Baseline {
 
     /// Waits until everything is freed that the run allocated, for a while, and reports: each heap, and as a problem what was not.
     pub(crate) fn check(&self, cx: &Task, report: &Report) {
-        let start = Instant::now();
-        let mut looks = 0;
-        // Where time stands still, a number of looks is enough.
-        while self.leaks().iter().any(Leak::is_one) && start.elapsed() < PATIENCE && looks < 10_000_000 {
+        // A device's reset may stop the whole machine for seconds: what counts is how long, and how often looked at, nothing has changed.
+        let (mut leaks, mut changed, mut looks) = (self.leaks(), Instant::now(), 0_u64);
+        while leaks.iter().any(Leak::is_one) && (changed.elapsed() < PATIENCE || looks < FEW) && looks < MANY {
             cx.run_pending();
             cpu::relax();
             looks += 1;
+            let now = self.leaks();
+            if now != leaks {
+                (leaks, changed, looks) = (now, Instant::now(), 0);
+            }
         }
-        let leaks = self.leaks();
         for (held, leak) in held(&self.memory()).iter().zip(&leaks) {
             show(held, leak, report);
         }
