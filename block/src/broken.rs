@@ -61,6 +61,8 @@ pub(crate) enum Hazard {
     LongInquiry,
     /// Pattern 19: a unit whose last block is the one before the first has 2^64 of them.
     EmptyIsHuge,
+    /// A disk's commands keep its host, which keeps its commands.
+    UnitKeepsHost,
     /// Pattern 17: a capacity that could not be read is taken from the buffer all the same.
     UsesUnread,
 }

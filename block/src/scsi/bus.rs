@@ -231,7 +231,7 @@ impl Bus {
         let probed = probe::probe(exchange, &self.host, address);
         self.roster.settle(address, probed.as_ref().ok());
         match probed {
-            Ok(unit) => found.disks.push(Arc::new(ScsiDisk::new(unit))),
+            Ok(unit) => found.disks.push(Arc::new(ScsiDisk::new(unit, &self.host))),
             Err(error) => found.others.push((address, error)),
         }
     }
@@ -243,7 +243,7 @@ impl Bus {
         if !known && let Ok(unit) = probe::probe(exchange, &self.host, address) {
             let _ = self.roster.claim(address);
             self.roster.settle(address, Some(&unit));
-            found.disks.push(Arc::new(ScsiDisk::new(unit)));
+            found.disks.push(Arc::new(ScsiDisk::new(unit, &self.host)));
         }
     }
 

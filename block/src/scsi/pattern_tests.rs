@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use undercroft_hal::Task;
 
-use super::testing::{MockHost, Reply, Sink, Unit, machine};
+use super::testing::{MockHost, Reply, Sink, Unit, machine, one};
 use super::wire::StandardInquiry;
-use super::{Bus, ProbeError};
+use super::{Bus, Host, ProbeError};
 use crate::broken::{Hazard, with};
-use crate::{BlockDevice, Error, Op};
+use crate::{BlockDevice, Error, Op, Request};
 
 /// Runs `test` with a unit before a bus.
 fn on_bus(unit: Unit, test: impl FnOnce(&Task, &Arc<MockHost>, &Bus)) {
@@ -151,4 +151,34 @@ fn x27_blocks_beyond_32_bits() {
 fn x27_blocks_beyond_32_bits_control() {
     let message = caught(Hazard::CutsBlocks, far_blocks);
     assert!(message.contains("another block"), "{message}");
+}
+
+/// A command that is never given back does not keep the host that has it: whoever lets go of the disk lets go of the host, which then ends it.
+fn host_goes_with_its_disks() {
+    let machine = machine();
+    machine.run(|cx| {
+        let (host, sink) = (MockHost::new(8, [(0, Unit::new(4096, 512))]), Arc::new(Sink::default()));
+        let disk = one(cx, &host);
+        host.state.lock().unwrap().silent = true;
+        disk.submit(Request::flush(sink.completion(0))).unwrap();
+        disk.commit();
+        cx.run_pending();
+        drop(disk);
+        assert_eq!(Arc::strong_count(&host), 1, "a command in flight keeps its host");
+        // As the host does when it goes.
+        host.state.lock().unwrap().silent = false;
+        host.commit();
+        cx.wait_until(|| !sink.done.lock().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_command_in_flight_does_not_keep_its_host() {
+    host_goes_with_its_disks();
+}
+
+#[test]
+fn a_command_in_flight_does_not_keep_its_host_control() {
+    let message = caught(Hazard::UnitKeepsHost, host_goes_with_its_disks);
+    assert!(message.contains("a command in flight keeps its host"), "{message}");
 }

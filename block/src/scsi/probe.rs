@@ -108,7 +108,7 @@ pub(super) fn probe(
         interrupts: whose.interrupts.clone(),
         transport: whose.transport.clone(),
     };
-    Ok(Unit::new(Arc::clone(host), address, identity, shape, buffers))
+    Ok(Unit::new(host, address, identity, shape, buffers))
 }
 
 /// READ CAPACITY, in the form that the device's age suggests, then in the other.

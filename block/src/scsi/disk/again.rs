@@ -57,8 +57,9 @@ impl Unit {
     /// Sends a command that came back. `error` is reported if the host is gone meanwhile.
     pub(super) fn send_again(self: Arc<Self>, cx: &BottomHalf, mut command: Command, error: Error) {
         command.initiator = Some(Arc::clone(&self) as Arc<dyn Initiator>);
-        match self.host.submit(command) {
-            Ok(_) => self.host.commit(),
+        let Some(host) = self.host.upgrade() else { return self.fail(cx, command, Error::Removed) };
+        match host.submit(command) {
+            Ok(_) => host.commit(),
             Err(Refused { command, why: Refusal::Full }) => self.park(command, error),
             Err(Refused { command, why: Refusal::Invalid(error) | Refusal::Gone(error) }) => {
                 self.fail(cx, command, error);

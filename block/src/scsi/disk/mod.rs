@@ -27,14 +27,16 @@ pub(super) use unit::{DiscardBy, Shape, Unit};
 use super::{Address, Command, Direction, Host, Initiator, Managed, Management, Refused};
 use crate::{BlockDevice, Event, Identity, Info, Op, Recovery, Refusal, Rejected, Request, Tag, Watcher};
 
-/// A disk.
+/// A disk. It has its host: when the last of a host's disks goes, and whoever else has it, what is in flight ends with
+/// [`Error::Removed`](crate::Error::Removed).
 pub struct ScsiDisk {
     unit: Arc<Unit>,
+    host: Arc<dyn Host>,
 }
 
 impl ScsiDisk {
-    pub(super) fn new(unit: Arc<Unit>) -> Self {
-        Self { unit }
+    pub(super) fn new(unit: Arc<Unit>, host: &Arc<dyn Host>) -> Self {
+        Self { unit, host: Arc::clone(host) }
     }
 
     /// Where it is on its host.
@@ -44,7 +46,7 @@ impl ScsiDisk {
 
     /// The host that carries its commands.
     pub fn host(&self) -> &Arc<dyn Host> {
-        &self.unit.host
+        &self.host
     }
 
     pub(super) fn unit(&self) -> &Arc<Unit> {
@@ -94,12 +96,12 @@ impl BlockDevice for ScsiDisk {
         if direction == Direction::None {
             unit.begin_flush(&mut command);
         }
-        let refused = match unit.host.submit(command) {
+        let refused = match self.host.submit(command) {
             Ok(tag) => return Ok(tag),
             Err(Refused { command, why: Refusal::Full }) => {
                 // From here on room is announced; it may have come in between, so the host is asked once more.
                 unit.want_room();
-                match unit.host.submit(command) {
+                match self.host.submit(command) {
                     Ok(tag) => return Ok(tag),
                     Err(refused) => refused,
                 }
@@ -113,16 +115,16 @@ impl BlockDevice for ScsiDisk {
     }
 
     fn commit(&self) {
-        self.unit.host.commit();
+        self.host.commit();
     }
 
     fn cancel(&self, tag: Tag) -> bool {
-        self.unit.host.cancel(tag)
+        self.host.cancel(tag)
     }
 
     fn recover(&self, what: Recovery) -> Managed {
         let unit = &self.unit;
-        unit.host.manage(match what {
+        self.host.manage(match what {
             Recovery::Abort(tag) => Management::Abort(tag),
             Recovery::ResetUnit => Management::ResetUnit(unit.address),
             Recovery::ResetBus(_) => Management::ResetBus,

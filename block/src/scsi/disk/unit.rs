@@ -52,7 +52,11 @@ pub(super) enum Sync {
 
 /// A disk's state. Reference-counted, because each command in flight knows it.
 pub(in crate::scsi) struct Unit {
-    pub host: Arc<dyn Host>,
+    /// Weakly: a host has its commands in flight, and those their disk. One that never gives them back would keep itself alive.
+    pub host: Weak<dyn Host>,
+    queues: u16,
+    /// In a control: as if it were not weakly.
+    _kept: Option<Arc<dyn Host>>,
     pub address: Address,
     pub identity: Identity,
     pub shape: Shape,
@@ -84,7 +88,7 @@ pub(in crate::scsi) struct Unit {
 impl Unit {
     /// A disk of this shape. Allocates everything that its requests will need. Task context.
     pub fn new(
-        host: Arc<dyn Host>,
+        host: &Arc<dyn Host>,
         address: Address,
         identity: Identity,
         shape: Shape,
@@ -95,7 +99,9 @@ impl Unit {
         Arc::new_cyclic(|this: &Weak<Self>| {
             let weak = Weak::clone(this);
             Self {
-                host,
+                host: Arc::downgrade(host),
+                queues: info.queues,
+                _kept: broken::is(Hazard::UnitKeepsHost).then(|| Arc::clone(host)),
                 address,
                 identity,
                 shape,
@@ -124,7 +130,7 @@ impl Unit {
             capacity: self.capacity.load(Ordering::Relaxed),
             block_size: self.shape.block_size,
             physical_block_size: self.shape.physical_block_size,
-            queues: self.host.info().queues,
+            queues: self.queues,
             depth: self.depth,
             features: self.features(),
             limits: self.shape.limits,
