@@ -46,39 +46,10 @@ pub(crate) enum Hazard {
     ClosedMarkLost,
 }
 
-#[cfg(test)]
-std::thread_local! {
-    static PUT_BACK: std::cell::Cell<Option<Hazard>> = const { std::cell::Cell::new(None) };
-}
-
-/// Whether a test has put `hazard` back.
-#[inline(always)]
-pub(crate) fn is(hazard: Hazard) -> bool {
-    #[cfg(test)]
-    return PUT_BACK.get() == Some(hazard);
-    #[cfg(not(test))]
-    {
-        let _ = hazard;
-        false
-    }
-}
+crate::put_back!(Hazard);
 
 /// `right`, or relaxed if a test has put `hazard` back.
 #[inline(always)]
 pub(crate) fn ordering(hazard: Hazard, right: Ordering) -> Ordering {
     if is(hazard) { Ordering::Relaxed } else { right }
-}
-
-/// Runs `f` with `hazard` put back on this thread.
-#[cfg(all(test, not(shuttle)))]
-pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
-    struct Mend;
-    impl Drop for Mend {
-        fn drop(&mut self) {
-            PUT_BACK.set(None);
-        }
-    }
-    PUT_BACK.set(Some(hazard));
-    let _mend = Mend;
-    f()
 }

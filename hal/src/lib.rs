@@ -36,6 +36,7 @@ mod mpsc;
 pub mod parts;
 pub mod pci;
 pub mod platform;
+mod put_back;
 pub mod sync;
 pub mod system;
 pub mod task;

@@ -75,33 +75,4 @@ pub(crate) enum Hazard {
     DiscardOvertakes,
 }
 
-#[cfg(test)]
-std::thread_local! {
-    static PUT_BACK: std::cell::Cell<Option<Hazard>> = const { std::cell::Cell::new(None) };
-}
-
-/// Whether a test has put `hazard` back.
-#[inline(always)]
-pub(crate) fn is(hazard: Hazard) -> bool {
-    #[cfg(test)]
-    return PUT_BACK.get() == Some(hazard);
-    #[cfg(not(test))]
-    {
-        let _ = hazard;
-        false
-    }
-}
-
-/// Runs `f` with `hazard` put back on this thread.
-#[cfg(test)]
-pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
-    struct Mend;
-    impl Drop for Mend {
-        fn drop(&mut self) {
-            PUT_BACK.set(None);
-        }
-    }
-    PUT_BACK.set(Some(hazard));
-    let _mend = Mend;
-    f()
-}
+undercroft_hal::put_back!(Hazard);

@@ -85,39 +85,10 @@ pub(crate) enum Hazard {
     StaysWhereItIs,
 }
 
-#[cfg(test)]
-std::thread_local! {
-    static PUT_BACK: std::cell::Cell<Option<Hazard>> = const { std::cell::Cell::new(None) };
-}
-
-/// Whether a test has put `hazard` back.
-#[inline(always)]
-pub(crate) fn is(hazard: Hazard) -> bool {
-    #[cfg(test)]
-    return PUT_BACK.get() == Some(hazard);
-    #[cfg(not(test))]
-    {
-        let _ = hazard;
-        false
-    }
-}
+undercroft_hal::put_back!(Hazard);
 
 /// `ordering`, or none of it if a test has put `hazard` back.
 #[inline(always)]
 pub(crate) fn ordering(hazard: Hazard, ordering: Ordering) -> Ordering {
     if is(hazard) { Ordering::Relaxed } else { ordering }
-}
-
-/// Runs `f` with `hazard` put back on this thread: a model's threads are all on one.
-#[cfg(test)]
-pub(crate) fn with<R>(hazard: Hazard, f: impl FnOnce() -> R) -> R {
-    struct Mend;
-    impl Drop for Mend {
-        fn drop(&mut self) {
-            PUT_BACK.set(None);
-        }
-    }
-    PUT_BACK.set(Some(hazard));
-    let _mend = Mend;
-    f()
 }

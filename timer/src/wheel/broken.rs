@@ -29,33 +29,4 @@ pub(super) enum Defect {
     NoEventAhead,
 }
 
-#[cfg(test)]
-std::thread_local! {
-    static PUT_BACK: std::cell::Cell<Option<Defect>> = const { std::cell::Cell::new(None) };
-}
-
-/// Whether a test has put `defect` back.
-#[inline(always)]
-pub(super) fn is(defect: Defect) -> bool {
-    #[cfg(test)]
-    return PUT_BACK.get() == Some(defect);
-    #[cfg(not(test))]
-    {
-        let _ = defect;
-        false
-    }
-}
-
-/// Runs `f` with `defect` put back on this thread.
-#[cfg(test)]
-pub(super) fn with<R>(defect: Defect, f: impl FnOnce() -> R) -> R {
-    struct Mend;
-    impl Drop for Mend {
-        fn drop(&mut self) {
-            PUT_BACK.set(None);
-        }
-    }
-    PUT_BACK.set(Some(defect));
-    let _mend = Mend;
-    f()
-}
+undercroft_hal::put_back!(Defect);

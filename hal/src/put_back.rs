@@ -1,0 +1,41 @@
+//! The switch of negative controls, for this crate and those above it.
+
+/// Makes, for an enum of defects, `is`, which a program's code asks and which is the constant `false` there, and `with`, by which a test puts one
+/// back: one at a time, on its own thread. Which of the two it is, is the calling crate's `cfg(test)`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! put_back {
+    ($Defect:ident) => {
+        #[cfg(test)]
+        std::thread_local! {
+            static PUT_BACK: std::cell::Cell<Option<$Defect>> = const { std::cell::Cell::new(None) };
+        }
+
+        /// Whether a test has put `defect` back.
+        #[inline(always)]
+        pub(crate) fn is(defect: $Defect) -> bool {
+            #[cfg(test)]
+            return PUT_BACK.get() == Some(defect);
+            #[cfg(not(test))]
+            {
+                let _ = defect;
+                false
+            }
+        }
+
+        /// Runs `f` with `defect` put back on this thread: a model's threads are all on one.
+        #[cfg(test)]
+        #[cfg_attr(shuttle, allow(dead_code, reason = "not every crate has controls there"))]
+        pub(crate) fn with<R>(defect: $Defect, f: impl FnOnce() -> R) -> R {
+            struct Mend;
+            impl Drop for Mend {
+                fn drop(&mut self) {
+                    PUT_BACK.set(None);
+                }
+            }
+            PUT_BACK.set(Some(defect));
+            let _mend = Mend;
+            f()
+        }
+    };
+}
