@@ -56,7 +56,6 @@ pub(in crate::scsi) struct Unit {
     pub host: Weak<dyn Host>,
     queues: u16,
     /// In a control: as if it were not weakly.
-    #[cfg(test)]
     _kept: Option<Arc<dyn Host>>,
     pub address: Address,
     pub identity: Identity,
@@ -102,7 +101,6 @@ impl Unit {
             Self {
                 host: Arc::downgrade(host),
                 queues: info.queues,
-                #[cfg(test)]
                 _kept: broken::is(Hazard::UnitKeepsHost).then(|| Arc::clone(host)),
                 address,
                 identity,
