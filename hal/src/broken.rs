@@ -44,6 +44,8 @@ pub(crate) enum Hazard {
     FreedLonger,
     /// Removal clears the closed mark for a moment while a run begins.
     ClosedMarkLost,
+    /// A message that waits behind another is not asked for (SynIC).
+    MessageNotEnded,
 }
 
 crate::put_back!(Hazard);

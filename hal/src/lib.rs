@@ -28,6 +28,7 @@ pub mod firmware;
 pub mod heap;
 #[cfg(feature = "hosted")]
 pub mod hosted;
+pub mod hyperv;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod inject;
 pub mod irq;

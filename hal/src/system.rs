@@ -12,6 +12,7 @@ use crate::context::Kind;
 use crate::cpu::{self, MAX_CPUS};
 use crate::dma::Ledger;
 use crate::executor::Slots;
+use crate::hyperv;
 use crate::irq;
 use crate::mpsc::Queue;
 use crate::sync::Holding;
@@ -26,6 +27,8 @@ pub struct System {
     pub(crate) lent: Lent,
     attached: Attached,
     pub(crate) dma: Ledger,
+    /// What is said to the host on the way down.
+    pub(crate) hyperv: hyperv::Registered,
 }
 
 /// One CPU's state. Only the CPU itself writes it, except for the queues' producer ends.
@@ -117,9 +120,9 @@ impl System {
         /// A system with nothing registered and nothing queued.
         pub fn new() -> Self {
             #[cfg(not(any(loom, shuttle)))]
-            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new(), dma: Ledger::new() };
+            return Self { cpus: [const { PerCpu::new() }; MAX_CPUS], slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new(), dma: Ledger::new(), hyperv: hyperv::Registered::new() };
             #[cfg(any(loom, shuttle))]
-            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new(), dma: Ledger::new() };
+            return Self { cpus: core::array::from_fn(|_| PerCpu::new()), slots: irq::Slots::new(), lent: Lent::new(), attached: Attached::new(), dma: Ledger::new(), hyperv: hyperv::Registered::new() };
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! UNSAFETY: makes context tokens on behalf of a simulated CPU, and hands out guest memory as raw blocks.
 
+mod hypervisor;
 pub mod leaks;
 mod memory;
 mod platform;
@@ -16,6 +17,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use hypervisor::{FIRST_VECTOR, ThisMachine, slot_of_vector};
 pub use leaks::LeakCheck;
 pub use memory::{BadAccess, Ram};
 pub use threads::Cpus;
@@ -109,6 +111,27 @@ pub trait Machine {
     fn line_mask(&self, line: IrqLine);
     /// See [`crate::Platform::pci_line`].
     fn pci_line(&self, address: Address, pin: u8) -> Option<IrqLine>;
+
+    /// The guest asks CPUID: EAX, EBX, ECX, EDX. See [`crate::hyperv::Hypervisor`] for this and the next three.
+    fn cpuid(&self, leaf: u32) -> [u32; 4] {
+        let _ = leaf;
+        [0; 4]
+    }
+    /// The guest reads a synthetic register of the CPU that it runs on.
+    fn read_msr(&self, register: u32) -> u64 {
+        let _ = register;
+        0
+    }
+    /// The guest writes a synthetic register.
+    fn write_msr(&self, register: u32, value: u64) {
+        let _ = (register, value);
+    }
+    /// The guest calls the hypercall page.
+    fn hypercall(&self, control: u64, input: u64, output: u64) -> u64 {
+        let _ = (control, input, output);
+        // HV_STATUS_INVALID_HYPERCALL_CODE.
+        2
+    }
 }
 
 /// What a machine delivers to its CPU.

@@ -9,7 +9,7 @@ use crate::mmio::{MmioError, Width};
 use crate::pci::Address;
 
 /// Asks the machine, which is not the guest.
-fn host<R>(ask: impl FnOnce(&dyn Machine) -> R) -> R {
+pub(super) fn host<R>(ask: impl FnOnce(&dyn Machine) -> R) -> R {
     let current = current();
     trap::outside(|| ask(&*current.machine))
 }

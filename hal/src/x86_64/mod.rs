@@ -13,6 +13,7 @@ mod entry;
 mod exceptions;
 mod firmware;
 mod heap;
+pub mod hyperv;
 mod interrupts;
 mod ioapic;
 mod layout;

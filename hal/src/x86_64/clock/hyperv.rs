@@ -4,15 +4,13 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::hypervisor;
-use crate::x86_64::registers;
+use crate::hyperv::Features;
+use crate::hyperv::registers::TIME_REF_COUNT;
+use crate::hyperv::registers::bare::{APIC_FREQUENCY, REFERENCE_TSC, TSC_FREQUENCY};
+use crate::hyperv::time::{INVALID_SEQUENCE, UNIT, units};
+use crate::x86_64::{hyperv, registers};
 
-/// Feature leaf and its bits: the counter register, and the page.
-const FEATURES: u32 = 0x4000_0003;
-const HAS_COUNTER: u32 = 1 << 1;
-const HAS_PAGE: u32 = 1 << 9;
-const REFERENCE_COUNTER: u32 = 0x4000_0020;
-const REFERENCE_TSC: u32 = 0x4000_0021;
+use super::hypervisor::Rates;
 
 /// `HV_REFERENCE_TSC_PAGE`.
 #[repr(C, align(4096))]
@@ -28,31 +26,48 @@ static PAGE: Page = Page { sequence: AtomicU32::new(0), _pad: 0, scale: AtomicU6
 
 /// Turns the clock on, where Hyper-V (or a hypervisor that speaks its interface) offers it.
 pub(super) fn init() -> bool {
-    let offered = hypervisor::leaves(b"Microsoft Hv") == Some(0x4000_0000)
-        && registers::cpuid(FEATURES, 0).eax & (HAS_COUNTER | HAS_PAGE) == HAS_COUNTER | HAS_PAGE;
-    if offered {
+    let features = hyperv::features();
+    if !features.contains(Features::REFERENCE_COUNTER) {
+        return false;
+    }
+    // Without the page its sequence stays invalid, and the register tells.
+    if features.contains(Features::REFERENCE_TSC) {
         let page = (&raw const PAGE).expose_provenance() as u64;
         // SAFETY: CPUID shows the register. The host writes the page from now on; all its fields are atomics.
         unsafe { registers::write_msr(REFERENCE_TSC, page | 1) };
     }
-    offered
+    true
+}
+
+/// Whether synthetic timers can be the alarm.
+pub(super) fn has_timers() -> bool {
+    hyperv::features().contains(Features::TIMERS | Features::DIRECT_TIMERS | Features::REFERENCE_COUNTER)
+}
+
+/// The rates that the hypervisor tells.
+pub(super) fn rates() -> Rates {
+    if !hyperv::features().contains(Features::FREQUENCIES) {
+        return Rates::default();
+    }
+    // SAFETY: CPUID shows both registers.
+    let told = |register| Some(unsafe { registers::read_msr(register) }).filter(|&rate| rate != 0);
+    Rates { tsc: told(TSC_FREQUENCY), timer: told(APIC_FREQUENCY) }
 }
 
 /// The partition's nanoseconds.
 pub(super) fn nanoseconds() -> u64 {
     loop {
         let sequence = PAGE.sequence.load(Ordering::Acquire);
-        if sequence == 0 {
+        if sequence == INVALID_SEQUENCE {
             // SAFETY: CPUID showed the register.
-            return unsafe { registers::read_msr(REFERENCE_COUNTER) }.wrapping_mul(100);
+            return unsafe { registers::read_msr(TIME_REF_COUNT) }.wrapping_mul(UNIT);
         }
         let scale = PAGE.scale.load(Ordering::Relaxed);
         let offset = PAGE.offset.load(Ordering::Relaxed);
         let stamp = registers::tsc();
         fence(Ordering::Acquire);
         if PAGE.sequence.load(Ordering::Relaxed) == sequence {
-            let units = ((u128::from(stamp) * u128::from(scale)) >> 64) as u64;
-            return units.wrapping_add(offset).wrapping_mul(100);
+            return units(stamp, scale, offset).wrapping_mul(UNIT);
         }
         core::hint::spin_loop();
     }

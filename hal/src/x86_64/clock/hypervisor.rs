@@ -59,6 +59,10 @@ pub(super) fn tsc_rate() -> Rates {
         // QEMU's own local timer counts nanoseconds (`hw/intc/apic.c`).
         return Rates { tsc: None, timer: Some(1_000_000_000) };
     }
+    let told = super::hyperv::rates();
+    if told.tsc.is_some() {
+        return told;
+    }
     let timing = [&b"KVMKVMKVM\0\0\0"[..], b"VMwareVMware"].into_iter().find_map(|signature| {
         let first = leaves(signature.first_chunk()?)?;
         (cpuid(first, 0).eax >= first + 0x10).then(|| cpuid(first + 0x10, 0))

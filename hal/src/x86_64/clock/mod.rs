@@ -119,6 +119,11 @@ pub(super) fn to_tsc(at: u64) -> u64 {
     registers::tsc().saturating_add(TSC.ticks(at.saturating_sub(now)))
 }
 
+/// The reference time, in the hypervisor's units, at which a time of this clock has come.
+pub(super) fn to_reference_units(at: u64) -> u64 {
+    at.saturating_add(EPOCH.load(Ordering::Relaxed)).div_ceil(crate::hyperv::time::UNIT)
+}
+
 /// Sets up another processor's part of the clock, and its timer.
 pub(super) fn init_here() {
     if SOURCE.load(Ordering::Relaxed) == Source::Kvm as u8 {
@@ -154,6 +159,10 @@ pub(super) fn init(tables: Option<&Tables>) -> Result<(), NoClock> {
     let timer_rate = if deadline && tsc_rate.is_some() { None } else { told.timer };
     let mut name = name;
     match (tsc_rate, timer_rate) {
+        (Some(rate), _) if source == Source::HyperV && hyperv::has_timers() => {
+            TSC.set(rate);
+            timer::init_synthetic();
+        }
         (Some(rate), _) if deadline => {
             TSC.set(rate);
             timer::init(None);
