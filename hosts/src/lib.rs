@@ -20,6 +20,7 @@
 
 pub mod ata;
 mod disk;
+pub mod hyperv;
 mod machine;
 pub mod pci;
 pub mod pvscsi;

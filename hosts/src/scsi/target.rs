@@ -76,6 +76,11 @@ impl Target {
         self.luns.get_mut(&number)
     }
 
+    /// Whether there is such a unit.
+    pub fn has(&self, number: u16) -> bool {
+        self.luns.contains_key(&number)
+    }
+
     /// Resets every unit.
     pub fn reset(&mut self) {
         self.luns.values_mut().for_each(Lun::reset);
