@@ -45,6 +45,9 @@ pub struct RunOptions {
     /// The controllers of the disks that are prepared, separated by commas; all that the machine has without
     #[arg(long = "bus", value_enum, value_delimiter = ',', value_name = "BUS", conflicts_with = "disks")]
     pub buses: Vec<Bus>,
+    /// What it runs on: QEMU itself, or a domain of the real Xen, which QEMU runs in turn
+    #[arg(long, value_enum, default_value_t = On::Qemu)]
+    pub on: On,
     /// The machine QEMU plays
     #[arg(long, value_enum, default_value_t = Machine::Q35)]
     pub machine: Machine,
@@ -93,6 +96,24 @@ pub struct RunOptions {
     pub silence: u64,
 }
 
+/// What the image runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum On {
+    /// A machine of QEMU
+    Qemu,
+    /// A PVH domain of Debian's Xen under QEMU; everything that is needed is fetched, nothing is installed but QEMU
+    Xen,
+}
+
+impl On {
+    pub fn name(self) -> &'static str {
+        match self {
+            On::Qemu => "QEMU",
+            On::Xen => "Xen",
+        }
+    }
+}
+
 /// Machines of QEMU the image boots on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Machine {
@@ -115,7 +136,7 @@ impl Machine {
 
     /// Whether a controller can be on it.
     pub fn has(self, bus: Bus) -> bool {
-        self != Machine::Microvm || !bus.needs_pci()
+        bus != Bus::Xen && (self != Machine::Microvm || !bus.needs_pci())
     }
 }
 

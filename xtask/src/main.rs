@@ -12,10 +12,12 @@ mod disk;
 mod fuzz;
 mod host;
 mod image;
+mod linux;
 mod qemu;
 mod report;
 mod run;
 mod suite;
+mod xen;
 
 use std::process::ExitCode;
 

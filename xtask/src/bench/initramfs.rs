@@ -6,10 +6,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::cpio::Archive;
-use super::debian::Debian;
-use super::modules;
 use crate::host::program;
+use crate::linux::cpio::Archive;
+use crate::linux::debian::Debian;
+use crate::linux::modules;
+
+/// The modules it needs. The checksums that T10 protection information asks for by name are nobody's dependencies; a kernel
+/// that has one built in has no such file.
+const MODULES: [&str; 7] =
+    ["crct10dif_generic", "crc64_rocksoft_generic", "virtio_pci", "virtio_blk", "sd_mod", "virtio_scsi", "vmw_pvscsi"];
 
 const INIT: &str = include_str!("init.sh");
 const BENCHMARK: &str = include_str!("aiobench.c");
@@ -25,7 +30,7 @@ pub fn build(directory: &Path, debian: &Debian, milliseconds: u32) -> Result<Pat
     archive.file("bin/busybox", &read(&debian.busybox)?);
     archive.file("bin/aiobench", &read(&compile(directory)?)?);
     let mut order = String::new();
-    for module in modules::load_order(&debian.modules)? {
+    for module in modules::load_order(&debian.modules, &MODULES)? {
         archive.file(&format!("modules/{}.ko", module.name), &module.content);
         order += &format!("{}.ko\n", module.name);
     }

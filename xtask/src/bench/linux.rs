@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::debian::{self, Debian};
 use super::initramfs;
 use super::ratio::Spread;
 use crate::cli::{BenchLinuxOptions, Machine};
@@ -18,6 +17,7 @@ use crate::disk::option::Bus;
 use crate::disk::{Backend, Disk};
 use crate::host::{install, interrupt, program, workspace};
 use crate::image::build::{self, Image};
+use crate::linux::debian::{self, Debian};
 use crate::qemu::arguments::Vm;
 use crate::qemu::process::{self, Exit, Limits};
 use crate::report::text::table;

@@ -2,11 +2,8 @@
 
 mod callouts;
 mod chart;
-mod cpio;
-mod debian;
 mod initramfs;
 mod linux;
-mod modules;
 mod pagecache;
 mod ratio;
 mod ratios;

@@ -30,6 +30,8 @@ pub enum Bus {
     Pvscsi,
     /// A PIIX3 IDE controller, on PCI; it has four places
     Ide,
+    /// A virtual block device of Xen; with --on xen only, where there is no other
+    Xen,
 }
 
 impl Bus {
@@ -39,18 +41,23 @@ impl Bus {
             Bus::VirtioScsi => "virtio-scsi",
             Bus::Pvscsi => "pvscsi",
             Bus::Ide => "ide",
+            Bus::Xen => "xen",
         }
     }
 
     /// The driver of the image that finds its disks.
     pub fn driver(self) -> &'static str {
-        if self == Bus::Ide { "ata" } else { self.name() }
+        match self {
+            Bus::Ide => "ata",
+            Bus::Xen => "xenblk",
+            other => other.name(),
+        }
     }
 
     /// Whether it is a PCI device only.
     pub fn needs_pci(self) -> bool {
         match self {
-            Bus::VirtioBlk | Bus::VirtioScsi => false,
+            Bus::VirtioBlk | Bus::VirtioScsi | Bus::Xen => false,
             Bus::Pvscsi | Bus::Ide => true,
         }
     }

@@ -13,7 +13,7 @@ use super::gpt::{self as table, NewPartition};
 use super::option::Bus;
 use super::region::{Region, SCRATCH};
 use super::{Backend, Disk, content};
-use crate::cli::Machine;
+use crate::cli::{Machine, On};
 use crate::host::program;
 
 const MIB: u64 = 1 << 20;
@@ -27,8 +27,8 @@ pub struct Recipe {
 }
 
 /// One disk on virtio-blk, two LUNs on virtio-scsi and two targets on pvscsi, one of each two with blocks of 4096 bytes; one disk on
-/// each channel of an IDE controller.
-pub const RECIPES: [Recipe; 7] = [
+/// each channel of an IDE controller. Disks of Xen have no serial number: they are known by their names.
+pub const RECIPES: [Recipe; 9] = [
     Recipe { label: "virtio-blk", serial: "uc-blk", bus: Bus::VirtioBlk, block_size: 512 },
     Recipe { label: "virtio-scsi LUN 0", serial: "uc-scsi-lun0", bus: Bus::VirtioScsi, block_size: 512 },
     Recipe { label: "virtio-scsi LUN 5", serial: "uc-scsi-lun5", bus: Bus::VirtioScsi, block_size: 4096 },
@@ -36,14 +36,20 @@ pub const RECIPES: [Recipe; 7] = [
     Recipe { label: "pvscsi target 5", serial: "uc-pvscsi-target5", bus: Bus::Pvscsi, block_size: 4096 },
     Recipe { label: "ide primary device 0", serial: "uc-ide-primary", bus: Bus::Ide, block_size: 512 },
     Recipe { label: "ide secondary device 0", serial: "uc-ide-secondary", bus: Bus::Ide, block_size: 512 },
+    Recipe { label: "xvda", serial: "xvda", bus: Bus::Xen, block_size: 512 },
+    Recipe { label: "xvdb", serial: "xvdb", bus: Bus::Xen, block_size: 4096 },
 ];
 
 /// The disks to prepare for a machine: those on `buses`, or on all that it has.
-pub fn recipes(machine: Machine, buses: &[Bus]) -> Result<Vec<&'static Recipe>> {
-    if let Some(bus) = buses.iter().find(|bus| !machine.has(**bus)) {
-        bail!("--bus {}: {} has no PCI", bus.name(), machine.name());
+pub fn recipes(on: On, machine: Machine, buses: &[Bus]) -> Result<Vec<&'static Recipe>> {
+    let (has, name): (&dyn Fn(Bus) -> bool, _) = match on {
+        On::Qemu => (&|bus| machine.has(bus), machine.name()),
+        On::Xen => (&|bus| bus == Bus::Xen, on.name()),
+    };
+    if let Some(bus) = buses.iter().find(|bus| !has(**bus)) {
+        bail!("--bus {0}: {name} has no {0}", bus.name());
     }
-    let wanted = |recipe: &&Recipe| machine.has(recipe.bus) && (buses.is_empty() || buses.contains(&recipe.bus));
+    let wanted = |recipe: &&Recipe| has(recipe.bus) && (buses.is_empty() || buses.contains(&recipe.bus));
     Ok(RECIPES.iter().filter(wanted).collect())
 }
 
@@ -152,13 +158,14 @@ mod tests {
     #[test]
     fn the_machine_and_the_user_choose_the_buses() {
         let serials = |machine, buses: &[Bus]| {
-            recipes(machine, buses).map(|recipes| recipes.iter().map(|recipe| recipe.serial).collect::<Vec<_>>())
+            recipes(On::Qemu, machine, buses)
+                .map(|recipes| recipes.iter().map(|recipe| recipe.serial).collect::<Vec<_>>())
         };
-        assert_eq!(serials(Machine::Q35, &[]).unwrap().len(), RECIPES.len());
+        assert_eq!(serials(Machine::Q35, &[]).unwrap().len(), RECIPES.len() - 2);
         assert_eq!(serials(Machine::Microvm, &[]).unwrap(), ["uc-blk", "uc-scsi-lun0", "uc-scsi-lun5"]);
         assert_eq!(serials(Machine::Pc, &[Bus::Pvscsi]).unwrap(), ["uc-pvscsi-target0", "uc-pvscsi-target5"]);
         let error = serials(Machine::Microvm, &[Bus::Pvscsi]).unwrap_err().to_string();
-        assert_eq!(error, "--bus pvscsi: microvm has no PCI");
+        assert_eq!(error, "--bus pvscsi: microvm has no pvscsi");
     }
 
     /// Each prepared disk, looked at with other programs than those that made it.

@@ -26,6 +26,8 @@ pub const CHECKERS: [Tool; 3] = [tool("sgdisk", "gdisk"), tool("e2fsck", "e2fspr
 
 pub const LINUX_BENCH: [Tool; 3] =
     [tool("gcc", "gcc libc6-dev"), tool("taskset", "util-linux"), tool("xz", "xz-utils")];
+/// What unpacks Xen and the Linux of its first domain.
+pub const XEN: [Tool; 3] = [tool("xz", "xz-utils"), tool("gzip", "gzip"), tool("dpkg", "dpkg")];
 /// Disks that fail, served over a socket.
 pub const FAULTS: [Tool; 1] = [tool("nbdkit", "nbdkit")];
 /// What libFuzzer itself is built with.

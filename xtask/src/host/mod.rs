@@ -2,5 +2,6 @@
 
 pub mod install;
 pub mod interrupt;
+pub mod packages;
 pub mod program;
 pub mod workspace;

@@ -77,7 +77,7 @@ impl Vm<'_> {
         }
         for (index, disk) in self.disks.iter().enumerate() {
             if !self.machine.has(disk.bus) {
-                bail!("disk {}: {} has no PCI, and {} needs it", disk.label, self.machine.name(), disk.bus.name());
+                bail!("disk {}: {} has no {}", disk.label, self.machine.name(), disk.bus.name());
             }
             all.put(&["-blockdev", &blockdev(disk, index)?]);
             let common = format!(
@@ -94,6 +94,7 @@ impl Vm<'_> {
                     let target = targets.next().context("pvscsi has 64 targets")?;
                     format!("scsi-hd,bus=pvscsi.0,channel=0,scsi-id={target},lun=0,{common}")
                 }
+                Bus::Xen => bail!("disk {}: no machine of QEMU's has disks of Xen", disk.label),
                 Bus::Ide => {
                     ensure!(disk.block_size == 512, "disk {}: IDE disks of QEMU have blocks of 512 bytes", disk.label);
                     let (channel, unit) = places.next().context("an IDE controller has 4 places for disks")?;
@@ -241,7 +242,7 @@ mod tests {
             extra: &[],
         };
         assert!(
-            vm(Machine::Microvm, 1).arguments().is_err_and(|error| error.to_string().contains("microvm has no PCI"))
+            vm(Machine::Microvm, 1).arguments().is_err_and(|error| error.to_string().contains("microvm has no pvscsi"))
         );
         assert!(vm(Machine::Microvm, 0).arguments().is_ok());
     }

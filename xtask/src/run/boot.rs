@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::cli::Machine;
+use crate::cli::{Machine, On};
 use crate::disk::Disk;
 use crate::host::program;
 use crate::image::build::Image;
@@ -17,13 +17,17 @@ use crate::qemu::refusal;
 use crate::report::event::Event;
 use crate::report::progress::Progress;
 use crate::report::session::Session;
-use crate::report::verdict::Expected;
+use crate::report::verdict::{Expected, SUCCESS};
 use crate::report::voice::Voice;
 use crate::report::{json, text};
+use crate::xen;
 
 /// What to boot and how.
 pub struct Boot<'a> {
     pub qemu: &'a Path,
+    pub on: On,
+    /// Where files of this run may be put.
+    pub directory: &'a Path,
     /// The host processor to pin QEMU to.
     pub pin: Option<u32>,
     pub machine: Machine,
@@ -55,12 +59,18 @@ pub fn boot(boot: &Boot, voice: Voice) -> Result<(Session, Exit)> {
     if !outcome.stderr.is_empty() {
         voice.say(&format!("QEMU said: {}", outcome.stderr));
     }
+    if boot.on == On::Xen && outcome.exit != Exit::Status(SUCCESS) {
+        xen::say_what_happened(boot.directory, voice);
+    }
     last_screen(&session, &outcome.exit, voice);
     Ok((session, outcome.exit))
 }
 
 /// QEMU, and all that it is told.
 pub fn command(boot: &Boot) -> Result<Command> {
+    if boot.on == On::Xen {
+        return xen::command(boot);
+    }
     let vm = Vm {
         machine: boot.machine,
         cpus: boot.cpus,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cli::RunOptions;
+use crate::cli::{On, RunOptions};
 use crate::disk::{Backend, Disk, digest, inspect, prepare};
 use crate::host::{install, interrupt, program, workspace};
 use crate::image::build::{self, Image};
@@ -46,9 +46,14 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
         .map(|(disk, digests)| Expected { disk, sha256: digests.as_ref().map(|d| d.whole.clone()) })
         .collect();
 
-    voice.say(&format!("booting {} under QEMU", options.machine.name()));
+    voice.say(&match options.on {
+        On::Qemu => format!("booting {} under QEMU", options.machine.name()),
+        On::Xen => "booting Xen under QEMU, and on it a domain".to_owned(),
+    });
     let boot = Boot {
         qemu: &qemu,
+        on: options.on,
+        directory: directory.path(),
         pin: None,
         machine: options.machine,
         cpus: options.cpus,
@@ -86,7 +91,8 @@ fn qemu(options: &RunOptions, voice: Voice) -> Result<PathBuf> {
     let own = options.qemu != Path::new("qemu-system-x86_64");
     let qemu_tools = if own { &[] } else { install::QEMU.as_slice() };
     let disk_tools = if options.disks.is_empty() { install::FILE_SYSTEMS.as_slice() } else { &[] };
-    install::tools(qemu_tools.iter().chain(disk_tools))?;
+    let xen_tools = if options.on == On::Xen { install::XEN.as_slice() } else { &[] };
+    install::tools(qemu_tools.iter().chain(disk_tools).chain(xen_tools))?;
     let qemu = program::find(&options.qemu).context("--qemu")?;
     let version = version::check(&qemu)?;
     voice.say(&format!("QEMU {version} ({})", qemu.display()));
@@ -106,7 +112,7 @@ fn image(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Image> 
 }
 
 fn prepare(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Vec<Disk>> {
-    let recipes = prepare::recipes(options.machine, &options.buses)?;
+    let recipes = prepare::recipes(options.on, options.machine, &options.buses)?;
     voice.say(&format!("preparing {} disks of {} MiB each", recipes.len(), options.disk_size));
     let one = |recipe: &prepare::Recipe| {
         interrupt::check()?;

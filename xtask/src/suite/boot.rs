@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::guest::{self, Run};
 use super::tally::Tally;
 use super::{bad_input, guest::text, hotplug, monitor, virtio};
-use crate::cli::Machine;
+use crate::cli::{Machine, On};
 use crate::disk::prepare::recipes;
 use crate::host::{install, workspace};
 use crate::image::build;
@@ -209,7 +209,7 @@ fn heaps(run: &Run) -> Result<()> {
 /// The disks of every controller that the machine has, with their blocks.
 fn count(case: &Case, run: &Run) -> Result<()> {
     let machine = Machine::from_str(case.machine, false).map_err(Error::msg)?;
-    let attached = recipes(machine, &[])?;
+    let attached = recipes(On::Qemu, machine, &[])?;
     let mut attached: Vec<_> =
         attached.iter().map(|recipe| (recipe.bus.driver(), Some(u64::from(recipe.block_size)))).collect();
     let mut found: Vec<_> =

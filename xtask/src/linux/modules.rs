@@ -9,24 +9,20 @@ use anyhow::{Context, Result};
 
 use crate::host::program;
 
-/// What is needed, in this order. The checksums that T10 protection information asks for by name
-/// are nobody's dependencies; a kernel that has one built in has no such file.
-const WANTED: [&str; 7] =
-    ["crct10dif_generic", "crc64_rocksoft_generic", "virtio_pci", "virtio_blk", "sd_mod", "virtio_scsi", "vmw_pvscsi"];
-
 /// A module, ready to be loaded.
 pub struct Module {
     pub name: String,
     pub content: Vec<u8>,
 }
 
-/// The wanted modules below `directory`, each after those it depends on.
-pub fn load_order(directory: &Path) -> Result<Vec<Module>> {
+/// The `wanted` modules below `directory`, in this order and each after those it depends on. One that is not there is taken to
+/// be built in.
+pub fn load_order(directory: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let mut files = BTreeMap::new();
     collect(directory, &mut files)?;
     let mut order = Vec::new();
-    for name in WANTED {
-        add(name, &files, &mut order)?;
+    for name in wanted {
+        add(&plain(name), &files, &mut order)?;
     }
     Ok(order)
 }
@@ -96,7 +92,11 @@ mod tests {
         put("virtio_pci.ko", "virtio,virtio_ring");
         put("virtio_blk.ko", "virtio");
         put("other.ko", "");
-        let names: Vec<_> = load_order(directory.path()).unwrap().into_iter().map(|m| m.name).collect();
+        let names: Vec<_> = load_order(directory.path(), &["virtio-pci", "virtio_blk", "absent"])
+            .unwrap()
+            .into_iter()
+            .map(|m| m.name)
+            .collect();
         assert_eq!(names, ["virtio_ring", "virtio", "virtio_pci", "virtio_blk"]);
     }
 }
