@@ -47,6 +47,7 @@ mod work_state;
 mod work_stats;
 #[cfg(all(feature = "x86_64", target_os = "none"))]
 pub mod x86_64;
+pub mod xen;
 
 pub use clock::{Duration, Instant};
 pub use context::{BottomHalf, Context, HardIrq, Task, Unwaiting};

@@ -37,6 +37,7 @@ mod timer;
 mod trampoline;
 mod vectors;
 pub mod watchdog;
+mod xen;
 
 pub use heap::{Frames, Heap};
 pub use platform::X86;

@@ -6,6 +6,7 @@
 //! Contexts: all but hard interrupt; `translate` everywhere. Rank: [`TABLES`], outside that of the frames.
 
 use core::arch::asm;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::layout::{self, DEVICES, DIRECT, FIRMWARE, WINDOW_BYTES};
@@ -212,10 +213,14 @@ pub(super) fn root() -> u64 {
     ROOT.load(Ordering::Relaxed)
 }
 
-/// Maps a page frame below 1 MiB to be written, and returns where it is seen. The direct map leaves that memory out.
-pub(super) fn map_low(phys: u64) -> Option<*mut u8> {
+/// Maps a page frame that the direct map leaves out, to be written, and returns where it is seen: memory below 1 MiB, and what a hypervisor
+/// shares beside the RAM.
+pub(super) fn map_beside(phys: u64) -> Option<NonNull<u8>> {
+    if phys >= WINDOW_BYTES {
+        return None;
+    }
     map(DIRECT + phys, phys, FRAME, Rights::Write).ok()?;
-    Some(memory::pointer(phys))
+    NonNull::new(memory::pointer(phys))
 }
 
 /// The whole frames around a physical range, if the windows can show it.

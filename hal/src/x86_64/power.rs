@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use super::{console, paging, port, registers};
+use super::{console, paging, port, registers, xen};
 use crate::firmware::acpi::{Register, Space, Tables};
 
 /// QEMU's `isa-debug-exit`. On other machines nothing listens there.
@@ -114,6 +114,7 @@ pub(super) fn init(tables: &Tables) {
 pub fn off(exit: Exit) -> ! {
     registers::interrupts_disable();
     console::flush();
+    xen::shut_down(exit == Exit::Panic);
     port::write32(DEBUG_EXIT, exit.value());
     PM1A.write(true);
     PM1B.write(true);

@@ -69,9 +69,9 @@ pub(super) fn start_all(madt: Option<&Madt>, page: Option<u64>) {
 /// Makes the low page and stacks for `room` processors, or for as many as there is memory for. Returns the last number.
 fn prepare(page: u64, room: usize) -> Option<usize> {
     let tables = u32::try_from(paging::root()).ok()?;
-    let seen = paging::map_low(page)?;
+    let seen = paging::map_beside(page)?;
     // SAFETY: the page is free RAM below 1 MiB by the caller, and was mapped just now; the tables are in use.
-    unsafe { trampoline::lay(seen, tables) };
+    unsafe { trampoline::lay(seen.as_ptr(), tables) };
     let made = (1..=room).take_while(|&number| prepare_one(number).is_ok());
     Some(made.last().unwrap_or(0))
 }

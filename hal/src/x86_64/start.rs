@@ -6,7 +6,7 @@ use super::machine::{self, Handover};
 use super::power::{self, Exit};
 use super::{
     apic, backed, clock, console, descriptors, firmware, interrupts, ioapic, layout, memory, paging, pci, percpu,
-    processors, registers, stacks, stop, vectors,
+    processors, registers, stacks, stop, vectors, xen,
 };
 use crate::context::Task;
 use crate::dispatch;
@@ -27,6 +27,7 @@ unsafe extern "Rust" {
 /// Continues from the entry code, on the boot stack, with the temporary page tables.
 pub(super) extern "C" fn start(start_info: u64) -> ! {
     percpu::adopt(0);
+    xen::init();
     console::init();
     // SAFETY: the boot processor, alone, interrupts off; no fault stacks yet.
     unsafe { vectors::fill(false) };
@@ -57,6 +58,7 @@ pub(super) extern "C" fn start(start_info: u64) -> ! {
         stop::fatal(format_args!("too little memory for the page tables"));
     }
     memory::ready();
+    console::connect();
     backed::init();
 
     let Ok(set) = stacks::make_set(0) else { no_memory() };

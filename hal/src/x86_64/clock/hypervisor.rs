@@ -24,6 +24,11 @@ fn signature_at(leaf: u32) -> [u8; 12] {
     signature
 }
 
+/// Xen's first leaf.
+pub(in super::super) fn xen_leaves() -> Option<u32> {
+    leaves(b"XenVMMXenVMM")
+}
+
 /// The hypervisor's name, for people.
 pub(in super::super) fn name() -> &'static str {
     const NAMES: [(&[u8; 12], &str); 5] = [
@@ -51,7 +56,7 @@ pub(super) struct Rates {
 /// Exact rates that CPUID tells.
 pub(super) fn tsc_rate() -> Rates {
     let kilohertz = |value: u32| (value != 0).then_some(u64::from(value) * 1000);
-    if let Some(first) = leaves(b"XenVMMXenVMM") {
+    if let Some(first) = xen_leaves() {
         // Leaf 3, subleaf 0: the guest's rate in kHz. The timer runs at Xen's fixed 100 MHz.
         return Rates { tsc: kilohertz(cpuid(first + 3, 0).ecx), timer: Some(100_000_000) };
     }

@@ -12,7 +12,7 @@ mod reference;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-pub(super) use hypervisor::name as hypervisor_name;
+pub(super) use hypervisor::{name as hypervisor_name, xen_leaves};
 
 use super::{apic, entry, percpu, registers, timer};
 use crate::clock::scale::Scale;

@@ -1,6 +1,6 @@
-//! The serial console: a 16550 at port 0x3F8 behind a ring, from any context.
+//! The console: a serial port, or Xen's, behind a ring, from any context.
 //!
-//! Source: National Semiconductor PC16550D data sheet. A message is formatted into the ring under one lock with
+//! A message is formatted into the ring under one lock with
 //! interrupts off, so that lines never interleave and none is lost: when the ring is full the writer sends by
 //! polling until there is room. Once `enable_interrupt` was called, the transmitter's own interrupt empties
 //! the ring and a writer does not wait for the line.
@@ -13,49 +13,40 @@
 //!
 //! Contexts: all, also before memory and per-CPU data exist.
 
+mod uart;
+
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::percpu;
-use super::port;
 use super::registers::SavedInterrupts;
+use super::xen;
 use crate::context::{HardIrq, Task};
 use crate::irq::{self, Handled, Interrupt, IrqError};
 
-const BASE: u16 = 0x3F8;
-/// Transmit holding register; the divisor's low byte while DLAB is set.
-const DATA: u16 = BASE;
-/// Receive buffer register, where reads go.
-const RECEIVED: u16 = BASE;
-const INTERRUPT_ENABLE: u16 = BASE + 1;
-/// Interrupt identification, where reads go.
-const INTERRUPT_CAUSE: u16 = BASE + 2;
-const FIFO_CONTROL: u16 = BASE + 2;
-const LINE_CONTROL: u16 = BASE + 3;
-const MODEM_CONTROL: u16 = BASE + 4;
-const LINE_STATUS: u16 = BASE + 5;
-const SCRATCH: u16 = BASE + 7;
-
-const TRANSMITTER_EMPTY: u8 = 1 << 5;
-const DATA_READY: u8 = 1;
-const INTERRUPT_ON_DATA: u8 = 1;
-const NO_CAUSE: u8 = 1;
-const INTERRUPT_ON_EMPTY: u8 = 1 << 1;
-const FIFO_BYTES: usize = 16;
 const RING_BYTES: usize = 16 * 1024;
 const RECEIVED_BYTES: usize = 1024;
 /// Looks at the causes in one interrupt: what comes faster is taken by the next.
 const CAUSES: u32 = 64;
-/// Polls of the line status before the transmitter counts as dead: far above the 1.4 ms that 16 bytes take.
+/// Tries before the transmitter counts as dead: far above the 1.4 ms that a serial port takes for 16 bytes.
 const POLLS: u32 = 1_000_000;
+
+/// What takes the bytes.
+enum Line {
+    None,
+    Serial,
+    /// Xen's own log, until its ring is connected.
+    XenLog,
+    Xen(xen::Ring),
+}
 
 struct Transmitter {
     ring: [u8; RING_BYTES],
     /// Next byte to send and next free place; both run freely, the ring takes them modulo its size.
     head: usize,
     tail: usize,
-    present: bool,
+    line: Line,
     interrupt_driven: bool,
     /// What was received and not yet read, as `ring`.
     received: [u8; RECEIVED_BYTES],
@@ -77,34 +68,45 @@ impl Transmitter {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Sends as much as the FIFO takes if the transmitter is empty. Returns whether it was.
+    /// Sends as much as the line takes now. Returns whether it took anything.
     fn send_some(&mut self) -> bool {
-        if port::read8(LINE_STATUS) & TRANSMITTER_EMPTY == 0 {
-            return false;
-        }
-        for _ in 0..FIFO_BYTES {
-            if self.is_empty() {
-                break;
+        let Self { line, ring, head, tail, .. } = self;
+        let mut bytes = core::iter::from_fn(|| {
+            let byte = (*head != *tail).then(|| ring[*head % RING_BYTES])?;
+            *head = head.wrapping_add(1);
+            Some(byte)
+        });
+        match line {
+            Line::None => false,
+            Line::Serial => uart::send(&mut bytes),
+            Line::XenLog => {
+                bytes.for_each(xen::early_write);
+                true
             }
-            port::write8(DATA, self.ring[self.head % RING_BYTES]);
-            self.head = self.head.wrapping_add(1);
+            Line::Xen(ring) => ring.send(&mut bytes),
         }
-        true
     }
 
     /// Makes room by polling. A transmitter that never becomes empty is given up, so that nothing hangs on it.
     fn wait_and_send(&mut self) {
         let mut polls = 0;
-        while self.present && !self.send_some() {
+        while self.is_present() && !self.send_some() {
             polls += 1;
             if polls == POLLS {
-                self.present = false;
+                self.line = Line::None;
             }
-            core::hint::spin_loop();
+            match self.line {
+                Line::Xen(_) => xen::give_way(),
+                _ => core::hint::spin_loop(),
+            }
         }
-        if !self.present {
+        if !self.is_present() {
             self.head = self.tail;
         }
+    }
+
+    fn is_present(&self) -> bool {
+        !matches!(self.line, Line::None)
     }
 
     fn drain(&mut self) {
@@ -119,19 +121,31 @@ impl Transmitter {
 
     /// Turns on the interrupts for what there is to do.
     fn enable_interrupts(&self) {
-        let sends = if self.interrupt_driven && !self.is_empty() { INTERRUPT_ON_EMPTY } else { 0 };
-        let receives = if self.listening && !self.is_received_full() { INTERRUPT_ON_DATA } else { 0 };
-        port::write8(INTERRUPT_ENABLE, sends | receives);
+        if let Line::Serial = self.line {
+            let receives = self.listening && !self.is_received_full();
+            uart::enable_interrupts(self.interrupt_driven && !self.is_empty(), receives);
+        }
     }
 
     /// Takes in what has come, as far as there is room. Returns whether anything had.
     fn receive(&mut self) -> bool {
         let before = self.received_tail;
-        while self.listening && !self.is_received_full() && port::read8(LINE_STATUS) & DATA_READY != 0 {
-            self.received[self.received_tail % RECEIVED_BYTES] = port::read8(RECEIVED);
+        while self.listening
+            && !self.is_received_full()
+            && let Some(byte) = self.take_one()
+        {
+            self.received[self.received_tail % RECEIVED_BYTES] = byte;
             self.received_tail = self.received_tail.wrapping_add(1);
         }
         before != self.received_tail
+    }
+
+    fn take_one(&self) -> Option<u8> {
+        match &self.line {
+            Line::None | Line::XenLog => None,
+            Line::Serial => uart::take(),
+            Line::Xen(ring) => ring.take(),
+        }
     }
 
     /// After a message: starts the transmitter's interrupt, or sends everything now where there is none.
@@ -174,7 +188,7 @@ static CONSOLE: Console = Console {
         ring: [0; RING_BYTES],
         head: 0,
         tail: 0,
-        present: false,
+        line: Line::None,
         interrupt_driven: false,
         received: [0; RECEIVED_BYTES],
         received_head: 0,
@@ -201,25 +215,30 @@ fn with<R>(work: impl FnOnce(&mut Transmitter) -> R) -> R {
     result
 }
 
-/// Sets the port up: 115200 baud, 8N1, FIFOs on, interrupts off. Without a 16550 the console stays silent.
+/// Finds a line: a serial port, or else Xen's log until [`connect`]. Without any the console stays silent.
 pub(super) fn init() {
-    port::write8(SCRATCH, 0x5A);
-    let present = port::read8(SCRATCH) == 0x5A;
-    if present {
-        port::write8(INTERRUPT_ENABLE, 0);
-        port::write8(LINE_CONTROL, 0x80);
-        port::write8(DATA, 1);
-        port::write8(INTERRUPT_ENABLE, 0);
-        port::write8(LINE_CONTROL, 0x03);
-        port::write8(FIFO_CONTROL, 0x07);
-        // DTR, RTS, and OUT2, which lets the interrupt out of the chip on a PC.
-        port::write8(MODEM_CONTROL, 0x0B);
-    }
+    let line = if uart::init() {
+        Line::Serial
+    } else if xen::is_here() {
+        Line::XenLog
+    } else {
+        Line::None
+    };
     with(|transmitter| {
-        transmitter.present = present;
+        transmitter.line = line;
         // Firmware may have left its last line open.
         let _ = transmitter.write_str("\n");
         transmitter.drain();
+    });
+}
+
+/// Goes over to the ring of Xen's console, where that is the console and there is one. The page tables are final.
+pub(super) fn connect() {
+    let Some(ring) = xen::console() else { return };
+    with(|transmitter| {
+        if let Line::XenLog = transmitter.line {
+            transmitter.line = Line::Xen(ring);
+        }
     });
 }
 
@@ -246,7 +265,7 @@ pub fn write(bytes: &[u8]) {
 /// Lets the transmitter's interrupt empty the ring from now on. Its line must be routed to [`interrupt`].
 pub(super) fn enable_interrupt() {
     with(|transmitter| {
-        transmitter.interrupt_driven = transmitter.present && !STOPPING.load(Ordering::Relaxed);
+        transmitter.interrupt_driven = matches!(transmitter.line, Line::Serial) && !STOPPING.load(Ordering::Relaxed);
         transmitter.kick();
     });
 }
@@ -261,7 +280,7 @@ pub(super) fn interrupt() -> bool {
             transmitter.send_some();
             transmitter.enable_interrupts();
             // The line is edge-triggered: it must have been low for the next cause to be noticed.
-            if port::read8(INTERRUPT_CAUSE) & NO_CAUSE != 0 {
+            if !uart::has_cause() {
                 break;
             }
         }
@@ -280,7 +299,7 @@ pub struct Listening {
 /// # Errors
 /// [`IrqError`] when the port's interrupt cannot be had; [`IrqError::Unsupported`] without a port.
 pub fn listen(cx: &Task, came: impl Fn(&HardIrq) + Send + 'static) -> Result<Listening, IrqError> {
-    if !with(|transmitter| transmitter.present) {
+    if !with(|transmitter| matches!(transmitter.line, Line::Serial)) {
         return Err(IrqError::Unsupported);
     }
     let interrupt = irq::line(cx, super::ioapic::isa(4), move |cx| {
@@ -324,9 +343,19 @@ pub fn read(into: &mut [u8]) -> usize {
     })
 }
 
-/// Waits until everything written has been sent.
+/// Waits until everything written has been sent, and taken where that can be told.
 pub fn flush() {
-    with(Transmitter::drain);
+    with(|transmitter| {
+        transmitter.drain();
+        let mut polls = 0;
+        while let Line::Xen(ring) = &transmitter.line
+            && !ring.is_drained()
+            && polls < POLLS
+        {
+            xen::give_way();
+            polls += 1;
+        }
+    });
 }
 
 /// Prepares the last screen: breaks the lock if this processor holds it, and sends by polling from now on.
@@ -337,7 +366,7 @@ pub(super) fn break_lock() {
     with(|transmitter| {
         transmitter.interrupt_driven = false;
         transmitter.listening = false;
-        port::write8(INTERRUPT_ENABLE, 0);
+        transmitter.enable_interrupts();
         transmitter.drain();
     });
 }
