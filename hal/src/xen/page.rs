@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[repr(align(4096))]
-    struct Memory([u8; PAGE]);
+    struct Memory(#[allow(dead_code, reason = "reached by its address")] [u8; PAGE]);
 
     fn page() -> SharedPage {
         let memory = Box::leak(Box::new(Memory([0; PAGE])));

@@ -3,6 +3,7 @@
 //! Source: System V ABI, chapter 5, "Dynamic Section" (`DT_NEEDED`).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,10 +24,11 @@ pub fn libraries(root: &Path, programs: &[PathBuf]) -> Result<BTreeMap<String, P
     let mut open = programs.to_vec();
     while let Some(file) = open.pop() {
         for name in needed(&file)? {
-            if !found.contains_key(&name) {
-                let path = present.get(&name).with_context(|| format!("{} needs {name}", file.display()))?;
+            if let Entry::Vacant(place) = found.entry(name) {
+                let path =
+                    present.get(place.key()).with_context(|| format!("{} needs {}", file.display(), place.key()))?;
                 open.push(path.clone());
-                found.insert(name, path.clone());
+                place.insert(path.clone());
             }
         }
     }

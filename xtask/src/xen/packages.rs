@@ -60,10 +60,9 @@ fn wanted(hypervisor: &str, version: &str) -> Result<Vec<String>> {
     let mut open = vec![tools, STORE_TOOLS.into(), LOADED_BY_NAME.into()];
     while let Some(package) = open.pop() {
         for name in packages::depends(&package)? {
-            if name.starts_with("lib") || name.starts_with("zlib") {
-                if all.insert(name.clone()) {
-                    open.push(name);
-                }
+            let is_library = name.starts_with("lib") || name.starts_with("zlib");
+            if is_library && all.insert(name.clone()) {
+                open.push(name);
             }
         }
     }
