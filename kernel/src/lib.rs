@@ -25,6 +25,7 @@ mod news;
 pub mod options;
 mod partitions;
 mod pattern;
+mod power;
 pub mod race;
 mod report;
 pub mod run;

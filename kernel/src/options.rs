@@ -15,6 +15,19 @@ pub struct Workload {
     pub bare: bool,
     /// Write and read all disks at once, whatever fails.
     pub faults: bool,
+    /// Write and flush all disks at once, until the power is cut.
+    pub power: bool,
+}
+
+/// When the power workload says that a generation is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acks {
+    /// When a flush that began after its writes had completed has succeeded.
+    Flushed,
+    /// A defect, for the test's own test: when its writes have completed.
+    Unflushed,
+    /// Another: when its writes and a flush that began before them have completed.
+    Early,
 }
 
 /// What may be done with a disk.
@@ -43,6 +56,12 @@ pub struct Options {
     pub speed_ms: u64,
     /// Milliseconds of the fault workload.
     pub faults_ms: u64,
+    /// Generations of each worker of the power workload.
+    pub generations: u64,
+    /// When the power workload says that a generation is durable.
+    pub acks: Acks,
+    /// Serial numbers of disks that the power workload writes through a page cache.
+    pub cached: Vec<String>,
     /// Milliseconds that a request may take, and each rung of the recovery ladder, if not the defaults.
     pub deadline_ms: Option<u64>,
     /// Stay in the monitor after the last phase.
@@ -68,12 +87,15 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             json: false,
-            workload: Workload { verify: true, speed: true, bare: false, faults: false },
+            workload: Workload { verify: true, speed: true, bare: false, faults: false, power: false },
             seed: 1,
             disks: Vec::new(),
             expected_disks: None,
             speed_ms: 300,
             faults_ms: 3000,
+            generations: 100,
+            acks: Acks::Flushed,
+            cached: Vec::new(),
             deadline_ms: None,
             monitor: false,
             echo: true,
@@ -116,11 +138,11 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
                 "verify" => (true, false),
                 "speed" => (false, true),
                 "bench" => (false, true),
-                "none" => (false, false),
-                "faults" => (false, false),
-                _ => return Err("the workload is 'all', 'verify', 'speed', 'bench', 'faults' or 'none'"),
+                "none" | "faults" | "power" => (false, false),
+                _ => return Err("the workload is 'all', 'verify', 'speed', 'bench', 'faults', 'power' or 'none'"),
             };
-            options.workload = Workload { verify, speed, bare: value == "bench", faults: value == "faults" };
+            let (bare, faults, power) = (value == "bench", value == "faults", value == "power");
+            options.workload = Workload { verify, speed, bare, faults, power };
         }
         "seed" => options.seed = number(value)?,
         "disk" => options.disks.push(rule(value)?),
@@ -133,6 +155,20 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
             ms @ 1..=20_000 => options.faults_ms = ms,
             _ => return Err("the fault workload takes 1 to 20000 milliseconds"),
         },
+        "generations" => match number(value)? {
+            count @ 1..=1_000_000_000 => options.generations = count,
+            _ => return Err("the power workload has 1 to 1000000000 generations"),
+        },
+        "acks" => {
+            options.acks = match value {
+                "flushed" => Acks::Flushed,
+                "unflushed" => Acks::Unflushed,
+                "early" => Acks::Early,
+                _ => return Err("the acks are 'flushed', 'unflushed' or 'early'"),
+            };
+        }
+        "cached" if !value.is_empty() => options.cached.push(value.to_string()),
+        "cached" => return Err("there is no serial number"),
         "deadline_ms" => match number(value)? {
             ms @ 1..=600_000 => options.deadline_ms = Some(ms),
             _ => return Err("a request may take 1 to 600000 milliseconds"),
@@ -187,7 +223,7 @@ mod tests {
     #[test]
     fn everything_at_once() {
         let line = "console=json workload=verify seed=18446744073709551615 disk=a,ro disk=b,rw,512,4096 disks=2 \
-                    speed_ms=5 faults_ms=77 deadline_ms=400 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
+                    speed_ms=5 faults_ms=77 generations=6 acks=early cached=b deadline_ms=400 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
         let (options, bad) = parse(line);
         assert_eq!(bad, []);
         let disks = alloc::vec![
@@ -198,12 +234,15 @@ mod tests {
             options,
             Options {
                 json: true,
-                workload: Workload { verify: true, speed: false, bare: false, faults: false },
+                workload: Workload { verify: true, speed: false, bare: false, faults: false, power: false },
                 seed: u64::MAX,
                 disks,
                 expected_disks: Some(2),
                 speed_ms: 5,
                 faults_ms: 77,
+                generations: 6,
+                acks: Acks::Early,
+                cached: alloc::vec!["b".into()],
                 deadline_ms: Some(400),
                 monitor: true,
                 echo: false,
@@ -227,6 +266,9 @@ mod tests {
             "speed_ms=0",
             "speed_ms=600001",
             "faults_ms=20001",
+            "generations=0",
+            "acks=later",
+            "cached=",
             "deadline_ms=0",
             "disks=4294967296",
             "disk=",

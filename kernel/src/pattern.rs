@@ -1,13 +1,13 @@
 //! The pattern of the write phase (`docs/console-protocol.md`), and the sequence behind every random choice. Pure; any context.
 
 /// The finaliser of splitmix64.
-const fn mix(z: u64) -> u64 {
+pub(crate) const fn mix(z: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
 }
 
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Fills bytes that lie at byte offset `start` of a disk, a multiple of 8.
 pub(crate) fn fill(bytes: &mut [u8], seed: u64, start: u64) {

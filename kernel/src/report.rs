@@ -10,6 +10,21 @@ use crate::json::{Object, Value};
 /// Prints one whole line, with its line feed, however long.
 pub type Print = fn(Arguments<'_>);
 
+/// A report's console, for work that goes on elsewhere. Any context but hard interrupts.
+#[derive(Clone, Copy)]
+pub(crate) struct Voice {
+    print: Print,
+    alive: fn(),
+}
+
+impl Voice {
+    /// Prints an event.
+    pub(crate) fn say(&self, object: &Object<'_>) {
+        (self.alive)();
+        (self.print)(format_args!("{object}\n"));
+    }
+}
+
 /// Where the report goes, and what has failed so far.
 pub struct Report {
     json: bool,
@@ -23,6 +38,10 @@ impl Report {
     /// A report through `print`; `alive` is called whenever there is progress.
     pub const fn new(json: bool, print: Print, alive: fn()) -> Self {
         Self { json, print, alive, failures: Cell::new(0) }
+    }
+
+    pub(crate) const fn voice(&self) -> Voice {
+        Voice { print: self.print, alive: self.alive }
     }
 
     /// Whether it is JSON Lines.

@@ -13,7 +13,7 @@ use crate::json::{Object, Value};
 use crate::monitor::{self, Port};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
-use crate::{account, bare, faults, latency, speed, sync, verify, write};
+use crate::{account, bare, faults, latency, power, speed, sync, verify, write};
 
 /// The machine, for the first line.
 #[derive(Debug, Clone, Copy)]
@@ -65,11 +65,14 @@ pub fn run(
         latency::phase(cx, report);
     }
     let mut requests = 0;
-    for disk in disks.list.iter().filter(|_| !options.workload.faults) {
+    for disk in disks.list.iter().filter(|_| !options.workload.faults && !options.workload.power) {
         requests += phases(cx, disk, options, report);
     }
     if options.workload.faults {
         requests += faults::run(cx, &disks.list, options, report);
+    }
+    if options.workload.power {
+        requests += power::run(cx, &disks.list, options, report);
     }
     if options.monitor {
         match machine.port {

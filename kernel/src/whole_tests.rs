@@ -179,3 +179,47 @@ fn p_40_the_last_thing_that_a_disk_is_told_is_to_flush_control() {
     crate::sync::leave_out(false);
     assert_eq!(left, 4, "the check would see a disk that was not flushed");
 }
+
+/// The console of the power workload on a disk behind its queue and one behind a page cache.
+fn power(schedule: Schedule, seed: u64, acks: &str) -> (bool, String) {
+    let (machine, disks) = (machine(schedule, seed), [5, 6].map(|seed| Disk::patterned(4096, seed)));
+    for (disk, serial) in disks.iter().zip(["queue", "cache"]) {
+        let mut model = virtio::Blk::new(disk.clone());
+        model.serial = serial.into();
+        machine.add_virtio_pci(model);
+    }
+    let regions = "disk=queue,rw,32768,1064960 disk=cache,rw,32768,1064960";
+    let line = format!("console=json workload=power generations=12 acks={acks} cached=cache disks=2 {regions}");
+    boot(&machine, &line)
+}
+
+#[test]
+fn the_power_workload_acknowledges_every_generation_in_order() {
+    for (schedule, seed) in [(Schedule::Lazy, 0), (Schedule::Eager, 0), (Schedule::RANDOM, 1)] {
+        for acks in ["flushed", "unflushed", "early"] {
+            let (held, out) = power(schedule, seed, acks);
+            assert!(held, "{acks}: {out}");
+            for (disk, worker) in [("queue", 0), ("queue", 1), ("cache", 0), ("cache", 1)] {
+                let start = format!(r#"{{"event":"ack","disk":"{disk}","worker":{worker},"generation":"#);
+                let acked: Vec<_> = out.lines().filter_map(|line| line.strip_prefix(&start)).collect();
+                let wanted: Vec<_> = (1..=12).map(|generation| format!("{generation}}}")).collect();
+                assert_eq!(acked, wanted, "{acks}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_power_workload_tells_of_a_disk_that_fails() {
+    let machine = machine(Schedule::Lazy, 0);
+    let disk = Disk::patterned(4096, 5);
+    (64..2144).for_each(|sector| disk.set_bad(sector));
+    let mut model = virtio::Blk::new(disk);
+    model.serial = "queue".into();
+    machine.add_virtio_pci(model);
+    let (held, out) = boot(&machine, "console=json workload=power disk=queue,rw,32768,1064960");
+    assert!(!held && !out.contains("\"ack\""), "{out}");
+    assert_eq!(out.matches("generation 1 failed: the medium failed").count(), 2, "{out}");
+    let (held, out) = boot(&machine, "console=json workload=power disk=queue,rw,32768,4096");
+    assert!(!held && out.contains("the region has not the blocks"), "{out}");
+}

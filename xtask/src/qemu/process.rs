@@ -46,6 +46,17 @@ const LONGEST_LINE: usize = 1 << 20;
 pub fn run(
     command: &mut Command,
     limits: Limits,
+    on_line: impl FnMut(&str, Duration),
+    on_tick: impl FnMut(),
+) -> Result<Outcome> {
+    run_known(command, limits, |_| (), on_line, on_tick)
+}
+
+/// As [`run`]; `on_start` is told the process's number, which is nobody else's before this returns.
+pub fn run_known(
+    command: &mut Command,
+    limits: Limits,
+    on_start: impl FnOnce(u32),
     mut on_line: impl FnMut(&str, Duration),
     mut on_tick: impl FnMut(),
 ) -> Result<Outcome> {
@@ -54,6 +65,7 @@ pub fn run(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
     let mut guard = Guard(command.spawn().with_context(|| format!("cannot start {program}"))?);
+    on_start(guard.0.id());
     let console = read_in_chunks(guard.0.stdout.take());
     let errors = read_in_chunks(guard.0.stderr.take());
     let (mut partial, mut heard) = (Vec::new(), start);

@@ -34,6 +34,12 @@ pub enum Event {
     Speed(Speed),
     Bare(Bare),
     Faults(Faults),
+    /// A worker's generation is durable, by the serial number of its disk.
+    Ack {
+        disk: String,
+        worker: u64,
+        generation: u64,
+    },
     Latency(Latency),
     Cpu(Cpu),
     Heap(Heap),

@@ -104,7 +104,7 @@ impl Session {
             Event::Heap(heap) => self.heaps.push(heap),
             Event::Reserve(reserve) => self.reserve = Some(reserve),
             Event::End(end) => self.end = Some(end),
-            Event::Progress { .. } | Event::Device { .. } => {}
+            Event::Progress { .. } | Event::Device { .. } | Event::Ack { .. } => {}
         }
     }
 

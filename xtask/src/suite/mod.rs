@@ -13,6 +13,7 @@ pub mod lint;
 pub mod monitor;
 pub mod outcomes;
 pub mod platform;
+pub mod power;
 pub mod source;
 pub mod tally;
 pub mod unsafe_count;
@@ -32,7 +33,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, examples in documentation",
@@ -70,6 +71,11 @@ const GROUPS: [Group; 10] = [
         run: faults::group,
     },
     Group {
+        name: "power",
+        what: "power cuts while the image writes and flushes, behind each controller: what was acknowledged is there",
+        run: power::group,
+    },
+    Group {
         name: "lint",
         what: "format, clippy, documentation, the count of unsafe code, unfinished work",
         run: lint::group,
@@ -96,7 +102,7 @@ pub fn command(options: &TestOptions) -> Result<bool> {
         return Ok(true);
     }
     interrupt::watch();
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(options.cuts, options.seed);
     for group in GROUPS.iter().filter(wanted) {
         println!("==== {}: {}", group.name, group.what);
         tally.begin(group.name, &results::digest()?);

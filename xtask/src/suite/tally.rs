@@ -17,9 +17,17 @@ pub struct Tally {
     runs: BTreeMap<String, GroupRun>,
     /// The group that runs now.
     group: String,
+    /// How often the power is cut, and the seed of that.
+    pub cuts: u32,
+    pub seed: u64,
 }
 
 impl Tally {
+    /// Of checks in which the power is cut so often.
+    pub fn new(cuts: u32, seed: u64) -> Self {
+        Self { cuts, seed, ..Self::default() }
+    }
+
     /// From here on outcomes are this group's, of this state of the source; what it had before is forgotten.
     pub fn begin(&mut self, group: &str, source: &str) {
         self.group = group.into();
