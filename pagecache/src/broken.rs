@@ -67,6 +67,14 @@ pub(crate) enum Hazard {
     MemoryIgnored,
     /// A medium that was changed is taken for the one before.
     MediumIgnored,
+    /// A-PC-03: a page that was found in one hold of the lock is used in the next, whatever it is by then.
+    FoundBefore,
+    /// Those in line are told that there is no memory while another CPU is about to make some.
+    StuckTooSoon,
+    /// A volume takes pages from another's share.
+    SharesTaken,
+    /// A volume never gives others what it has beyond its share.
+    SharesKept,
     /// Nothing is read ahead.
     NoReadAhead,
     /// A discard does not keep others away while the device has it.

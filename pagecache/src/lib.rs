@@ -11,11 +11,13 @@ mod ahead;
 mod broken;
 mod config;
 mod copy;
+mod group;
 mod io;
 mod line;
 mod memory;
 mod op;
 mod pin;
+mod shim;
 mod state;
 mod table;
 mod volume;
@@ -23,12 +25,13 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
-/// What the guest allocates in a hard interrupt or under a spinlock ends the program (A-GEN-03, A-PC-07).
-#[cfg(test)]
+/// What the guest allocates in a hard interrupt or under a spinlock ends the program (A-GEN-03, A-PC-07). A model's CPUs are on one thread, whose notes the trap would mix.
+#[cfg(all(test, not(shuttle)))]
 #[global_allocator]
 static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
 
 pub use config::{Config, Stats};
+pub use group::{Cache, Totals};
 pub use op::{Done, Finish, FinishInTask, Outcome};
 pub use pin::Pinned;
 pub use state::PageState;

@@ -51,9 +51,11 @@ impl Table {
 
     /// Takes out the chunk whose pages are used least, if there is one too many of which no page is dirty, in flight or pinned.
     pub(crate) fn spare_chunk(&mut self) -> Option<DmaBuf> {
-        if self.chunks_held <= self.chunks_allowed {
-            return None;
-        }
+        if self.chunks_held <= self.chunks_allowed { None } else { self.coldest_chunk() }
+    }
+
+    /// Takes out the chunk whose pages are used least, if there is one of which no page is dirty, in flight or pinned.
+    pub(crate) fn coldest_chunk(&mut self) -> Option<DmaBuf> {
         let (_, at) = (0..self.chunks.len()).filter_map(|at| Some((self.heat(at)?, at))).min()?;
         for slot in at * CHUNK..(at + 1) * CHUNK {
             if self.pages[slot].state == PageState::Clean {

@@ -4,6 +4,7 @@ mod ahead;
 mod cpus;
 mod device;
 mod forget;
+mod group;
 mod history;
 mod matrix;
 mod memory;

@@ -2,12 +2,11 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use undercroft_block::{BlockDevice, Error, Event, Features, Watcher};
 use undercroft_hal::context::NotHardIrq;
 use undercroft_hal::dma::{DmaBuf, DmaConstraints};
-use undercroft_hal::sync::{IrqSpinLock, Rank, SpinLock, assert_unlocked};
+use undercroft_hal::sync::{IrqSpinLock, Rank, assert_unlocked};
 use undercroft_hal::work::{BottomHalfWork, TaskWork, Turn};
 use undercroft_hal::{BottomHalf, Instant, Task, cpu};
 use undercroft_timer::Callout;
@@ -15,10 +14,12 @@ use undercroft_timer::Callout;
 use super::state::State;
 use crate::broken::{self, Hazard};
 use crate::config::Config;
+use crate::group::Share;
 use crate::line::NOBODY;
 use crate::memory::filled;
 use crate::op::{Done, Outcome, To};
 use crate::pin::Pinned;
+use crate::shim::{AtomicBool, AtomicU64, AtomicUsize, Ordering, SpinLock};
 use crate::table::{CHUNK, PAGE};
 
 /// Completions, and operations that go on, of one run of the bottom half.
@@ -46,6 +47,9 @@ pub(crate) struct Core {
     pub(super) waiting: AtomicU64,
     /// Free slots for operations.
     pub(super) slots: AtomicUsize,
+    /// What it has of a budget that it shares, and the handle of who that is of.
+    pub(crate) share: Option<Share>,
+    observer: u16,
     /// Itself, while there is something to be written and nobody else has it.
     orphan: IrqSpinLock<Option<Arc<Core>>>,
 }
@@ -62,11 +66,15 @@ impl Watcher for Ear {
 }
 
 impl Core {
-    pub(super) fn new(device: Arc<dyn BlockDevice>, config: Config) -> Result<Arc<Self>, Error> {
-        let state = State::new(config, &device.info())?;
+    pub(super) fn new(device: Arc<dyn BlockDevice>, config: Config, share: Option<Share>) -> Result<Arc<Self>, Error> {
+        // The budget's owner has a handle of its own, which is not counted: it keeps no volume.
+        let handles = config.handles.max(1).saturating_add(u16::from(share.is_some()));
+        let config = Config { handles, ..config };
+        let mut state = State::new(config, &device.info())?;
+        let observer = share.as_ref().and_then(|_| state.errors.open()).unwrap_or(0);
         let ready = filled(state.ops.capacity(), |_| AtomicBool::new(false))?;
         let unpinned = filled(state.pins.len().div_ceil(64), |_| AtomicU64::new(0))?;
-        let closed = filled(usize::from(config.handles.max(1)), |_| AtomicBool::new(false))?;
+        let closed = filled(usize::from(handles), |_| AtomicBool::new(false))?;
         let slots = AtomicUsize::new(state.ops.capacity());
         let home = cpu::current();
         let core = Arc::new_cyclic(|this: &Weak<Self>| {
@@ -88,6 +96,8 @@ impl Core {
                 closed,
                 waiting: AtomicU64::new(0),
                 slots,
+                share,
+                observer,
                 orphan: IrqSpinLock::new(Rank::new(9), None),
                 device,
             }
@@ -158,12 +168,52 @@ impl Core {
         let held = broken::is(Hazard::AllocatesUnderLock).then(|| self.state.lock(cx));
         assert_unlocked("memory for pages is allocated");
         drop(held);
-        let chunk = DmaBuf::new(CHUNK * PAGE, DmaConstraints::ANY).ok();
+        let chunk = self.chunk(cx);
         if broken::is(Hazard::LockKept) && chunk.is_none() {
             ::core::mem::forget(self.state.lock(cx));
         }
         let back = self.state.lock(cx).grown(chunk);
-        drop(back);
+        if back.is_some() {
+            self.give_back(back);
+        }
+    }
+
+    /// Memory for a chunk, if there is any, and the budget allows it.
+    fn chunk(&self, cx: &impl NotHardIrq) -> Option<DmaBuf> {
+        if self.share.as_ref().is_some_and(|share| !share.take(cx, CHUNK as u32)) {
+            return None;
+        }
+        let chunk = DmaBuf::new(CHUNK * PAGE, DmaConstraints::ANY).ok();
+        if chunk.is_none() {
+            self.give_back(None);
+        }
+        chunk
+    }
+
+    /// Frees a chunk's memory, and gives its part of the budget back.
+    pub(super) fn give_back(&self, chunk: Option<DmaBuf>) {
+        drop(chunk);
+        if let Some(share) = &self.share {
+            share.give(CHUNK as u32);
+        }
+    }
+
+    /// Gives a chunk up, for another volume. `false`: it can spare none.
+    pub(crate) fn give_up(&self, cx: &impl NotHardIrq) -> bool {
+        let chunk = self.state.lock(cx).table.coldest_chunk();
+        let gives = chunk.is_some();
+        if gives {
+            self.give_back(chunk);
+        }
+        gives
+    }
+
+    pub(crate) const fn observer(&self) -> u16 {
+        self.observer
+    }
+
+    pub(crate) const fn device(&self) -> &Arc<dyn BlockDevice> {
+        &self.device
     }
 
     fn tick(&self, cx: &BottomHalf) {

@@ -1,5 +1,6 @@
 //! A volume: a device with a cache before it.
 
+mod begin;
 pub(crate) mod core;
 mod discard;
 mod house;
@@ -13,7 +14,6 @@ pub(crate) mod writeback;
 
 use ::core::fmt;
 use ::core::ops::Range;
-use ::core::sync::atomic::Ordering;
 use alloc::sync::Arc;
 
 use undercroft_block::{BlockDevice, Data, Error};
@@ -23,7 +23,9 @@ use undercroft_hal::sync::assert_unlocked;
 use self::core::Core;
 use crate::broken::{self, Hazard};
 use crate::config::{Config, Stats};
+use crate::group::Share;
 use crate::op::{Done, Kind};
+use crate::shim::Ordering;
 use crate::table::PAGE;
 
 /// An operation that was not taken, with its data.
@@ -39,7 +41,7 @@ pub struct Refused {
 ///
 /// When the last handle goes, what is dirty is written all the same; [`Volume::close`] waits for that.
 pub struct Volume {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     handle: u16,
 }
 
@@ -50,7 +52,16 @@ impl Volume {
     /// # Errors
     /// [`Error::NoMemory`]; [`Error::Unsupported`] if the device's blocks are larger than a page, or its requests smaller.
     pub fn open(cx: &impl NotHardIrq, device: Arc<dyn BlockDevice>, config: Config) -> Result<Self, Error> {
-        let core = Core::new(device, config)?;
+        Self::open_with(cx, device, config, None)
+    }
+
+    pub(crate) fn open_with(
+        cx: &impl NotHardIrq,
+        device: Arc<dyn BlockDevice>,
+        config: Config,
+        share: Option<Share>,
+    ) -> Result<Self, Error> {
+        let core = Core::new(device, config, share)?;
         Self::of(cx, core).ok_or(Error::NoMemory)
     }
 
@@ -182,7 +193,7 @@ impl Volume {
             let held = broken::is(Hazard::FreesUnderLock).then(|| self.core.state.lock(cx));
             assert_unlocked("memory of pages is freed");
             drop(held);
-            drop(chunk);
+            self.core.give_back(chunk);
         }
         self.core.drive(cx);
         self.core.state.lock(cx).table.with_memory()
@@ -206,35 +217,10 @@ impl Volume {
         data: Data,
         done: Done,
     ) -> Result<(), Refused> {
-        match self.begin_op(cx, kind, start, end, data, done) {
+        match self.core.begin_op(cx, self.handle, kind, start, end, data, done) {
             Ok(_) => Ok(()),
             Err((data, _)) => Err(Refused { data, error: None }),
         }
-    }
-
-    fn begin_op(
-        &self,
-        cx: &impl NotHardIrq,
-        kind: Kind,
-        start: u64,
-        end: u64,
-        data: Data,
-        done: Done,
-    ) -> Result<u16, (Data, Done)> {
-        let id = {
-            let mut state = self.core.state.lock(cx);
-            let id = state.begin(kind, start, end, data, done)?;
-            state.ops.get_mut(id).handle = self.handle;
-            self.core.ready[usize::from(id)].store(false, Ordering::Release);
-            self.core.slots.fetch_sub(1, Ordering::SeqCst);
-            id
-        };
-        if broken::is(Hazard::Allocates) {
-            drop(::core::hint::black_box(alloc::boxed::Box::new(id)));
-        }
-        self.core.run(cx, id);
-        self.core.drive(cx);
-        Ok(id)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::{Config, Stats};
 use crate::io::{Io, Stage};
 use crate::line::{Line, NOBODY};
 use crate::memory::filled;
-use crate::op::{Done, Kind, Ops, To};
+use crate::op::{Done, Kind, Op, Ops, Phase, To};
 use crate::state::PageState;
 use crate::table::{CHUNK, NONE, PAGE, Table};
 use crate::volume::sync::{Errors, Flush};
@@ -224,19 +224,20 @@ impl State {
         }
     }
 
-    /// Whether nothing is under way that could help those in line.
+    /// Whether nothing is under way that could help those in line, or about to be.
     pub(crate) fn is_stuck(&self) -> bool {
         let busy = |io: &Io| io.stage != Stage::Idle;
+        let discards =
+            |op: &Op| matches!(op.kind, Kind::Discard { .. }) && (op.phase == Phase::Sent || op.phase == Phase::Device);
         !self.stalled.is_empty()
             && self.runnable.is_empty()
             && self.stepping == 0
             && self.wants == 0
             && !self.reads.iter().any(busy)
             && !self.writes.iter().any(busy)
-            && !self
-                .ops
-                .all()
-                .any(|(_, op)| matches!(op.kind, Kind::Discard { .. }) && op.phase == crate::op::Phase::Sent)
+            && !self.ops.all().any(|(_, op)| discards(op))
+            // Another CPU may be about to begin the write-back that it has just asked for.
+            && (broken::is(Hazard::StuckTooSoon) || !self.can_write())
     }
 
     /// Looks for a page on behalf of an operation, and puts that into the page's line if it has to wait there.

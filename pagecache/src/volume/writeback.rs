@@ -10,7 +10,7 @@ use undercroft_hal::clock::Duration;
 use super::state::State;
 use crate::broken::{self, Hazard};
 use crate::config::Config;
-use crate::io::Stage;
+use crate::io::{Io, Stage};
 use crate::state::PageState;
 use crate::table::{NONE, Place, Table};
 
@@ -113,6 +113,11 @@ impl State {
         let io = &mut self.writes[at];
         (io.buf, io.stage, io.first, io.count) = (Some(buf), Stage::Queued, first, count);
         true
+    }
+
+    /// Whether a write-back can begin now.
+    pub(super) fn can_write(&self) -> bool {
+        self.writes.iter().any(Io::is_free) && self.next_to_write().is_some()
     }
 
     /// The page that is to be written next.
