@@ -1,6 +1,7 @@
 //! Finding every disk of the machine. Task context.
 
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,10 +13,12 @@ use undercroft_block::{BlockDevice, Features, Identity};
 use undercroft_hal::irq::IrqLine;
 use undercroft_hal::virtio_hal::VirtioHal;
 use undercroft_hal::{Task, pci};
+use undercroft_pagecache::Volume;
 use undercroft_virtio::blk::VirtioBlk;
 use undercroft_virtio::wire::DeviceId;
 use undercroft_virtio::{Found, probe_mmio, probe_pci};
 
+use crate::cached::{self, Budget};
 use crate::json::{Object, Value};
 use crate::load::Load;
 use crate::news::{Attention, News};
@@ -32,6 +35,8 @@ pub struct Disk {
     pub cache: Option<Arc<VirtioBlk>>,
     /// The queue.
     pub queue: Arc<BlockQueue>,
+    /// The cache before it, which is a submitter of its own; without memory for one there is none.
+    pub(crate) volume: Option<Rc<Volume>>,
     /// The queue once more, with a line and a watcher that nobody else replaces: for news and for what goes on in the background.
     pub(crate) background: Arc<BlockQueue>,
     /// What has happened to it.
@@ -52,6 +57,8 @@ pub struct Disks {
     made: Vec<(&'static str, usize)>,
     /// How their queues behave.
     config: queue::Config,
+    /// What their caches may take.
+    pub(crate) budget: Budget,
 }
 
 /// A SCSI host.
@@ -75,15 +82,15 @@ pub struct MmioWindow {
 
 /// Finds disks on PCI and in the windows, in the order of their places. `first` is called when a device's first command goes out or
 /// has come back.
-pub fn find(
+pub(crate) fn find(
     cx: &Task,
     windows: &[MmioWindow],
-    config: queue::Config,
+    (config, budget): (queue::Config, Budget),
     report: &Report,
     mut first: impl FnMut(),
 ) -> Disks {
     let attention = Arc::new(Attention::new());
-    let mut disks = Disks { list: Vec::new(), hosts: Vec::new(), attention, made: Vec::new(), config };
+    let mut disks = Disks { list: Vec::new(), hosts: Vec::new(), attention, made: Vec::new(), config, budget };
     let mut finder = Finder { cx, report, first: &mut first, disks: &mut disks };
     for function in pci::devices(cx) {
         finder.function(function);
@@ -95,6 +102,11 @@ pub fn find(
 }
 
 impl Disks {
+    /// Pages that each disk's cache may have.
+    pub(crate) fn share(&self) -> u32 {
+        self.budget.share(self.list.iter().filter(|disk| disk.volume.is_some()).count())
+    }
+
     /// Takes a function into use that came later.
     pub(crate) fn function(&mut self, cx: &Task, function: pci::Function, report: &Report) {
         Finder { cx, report, first: &mut || (), disks: self }.function(function);
@@ -220,16 +232,21 @@ impl Finder<'_> {
         let background = queue.handle().map_or_else(|| Arc::clone(&queue), Arc::new);
         background.watch(Arc::clone(&news) as _);
         let device = Arc::clone(&queue) as Arc<dyn BlockDevice>;
+        let volume = self.disks.budget.open(self.cx, &queue).map(Rc::new).inspect_err(|error| {
+            self.report.text(format_args!("{name}: there is no cache before it: {error}"));
+        });
         self.disks.list.push(Disk {
             name,
             device,
             cache: None,
             queue,
+            volume: volume.ok(),
             background,
             news,
             scsi,
             load: RefCell::new(None),
         });
+        cached::share_out(self.cx, &self.disks.list, self.disks.budget);
     }
 }
 

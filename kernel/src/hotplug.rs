@@ -22,6 +22,7 @@ use undercroft_block::BlockDevice;
 use undercroft_hal::pci::{HotSlot, slots};
 use undercroft_hal::{Instant, Task, cpu};
 
+use crate::cached;
 use crate::disks::{self, Disk, Disks};
 use crate::report::Report;
 
@@ -126,7 +127,10 @@ fn arrive(cx: &Task, disks: &mut Disks, report: &Report, find: impl FnOnce(&mut 
 /// Lets disks go.
 fn leave(cx: &Task, disks: &mut Disks, which: impl Fn(&Disk) -> bool, report: &Report) {
     while let Some(at) = disks.list.iter().position(&which) {
-        let Disk { name, device, cache, queue, background, news: _, scsi, load } = disks.list.remove(at);
+        let Disk { name, device, cache, queue, volume, background, news, scsi, load } = disks.list.remove(at);
+        if let Err(error) = cached::let_go(cx, volume, news.is_removed()) {
+            report.problem(&format_args!("what its cache held was not written: {error}"), Some(&name));
+        }
         queue.retire();
         let last = Arc::downgrade(queue.device());
         if let Some(load) = load.into_inner() {
@@ -142,6 +146,7 @@ fn leave(cx: &Task, disks: &mut Disks, which: impl Fn(&Disk) -> bool, report: &R
         } else {
             report.problem(&"the device is still in use", Some(&name));
         }
+        cached::share_out(cx, &disks.list, disks.budget);
     }
 }
 

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod account;
 mod bare;
+mod cached;
 pub mod disks;
 mod engine;
 mod entropy;

@@ -7,7 +7,8 @@ use undercroft_block::Features;
 use undercroft_block::queue::{Config, Rung};
 use undercroft_hal::{Instant, Task, cpu, heap, irq};
 
-use crate::disks::{self, Disk, MmioWindow};
+use crate::cached::{self, Budget, pass, sequential};
+use crate::disks::{self, Disk, Disks, MmioWindow};
 use crate::heaps::Baseline;
 use crate::json::{Object, Value};
 use crate::monitor::{self, Port};
@@ -52,7 +53,8 @@ pub fn run(
         bare::measure(cx, options.speed_ms, options.seed, report);
     }
     let mut first = true;
-    let mut disks = disks::find(cx, machine.windows, queue_config(options), report, || {
+    let config = (queue_config(options), Budget::of(machine.memory));
+    let mut disks = disks::find(cx, machine.windows, config, report, || {
         if core::mem::take(&mut first) {
             first_io(entry, report);
         }
@@ -66,7 +68,7 @@ pub fn run(
     }
     let mut requests = 0;
     for disk in disks.list.iter().filter(|_| !options.workload.faults && !options.workload.power) {
-        requests += phases(cx, disk, options, report);
+        requests += phases(cx, disk, &disks, options, report);
     }
     if options.workload.faults {
         requests += faults::run(cx, &disks.list, options, report);
@@ -151,7 +153,7 @@ fn missing(disks: &[Disk], options: &Options, report: &Report) {
 }
 
 /// One disk through its phases. The pattern comes last, so that it is what stays in the region.
-fn phases(cx: &Task, disk: &Disk, options: &Options, report: &Report) -> u64 {
+fn phases(cx: &Task, disk: &Disk, disks: &Disks, options: &Options, report: &Report) -> u64 {
     let serial = &disk.device.identity().serial;
     let rule = options.disks.iter().find(|rule| rule.serial == *serial);
     let writable = rule.and_then(|rule| rule.writable);
@@ -160,9 +162,12 @@ fn phases(cx: &Task, disk: &Disk, options: &Options, report: &Report) -> u64 {
         return 0;
     }
     let mut requests = 0;
-    if options.workload.verify && !read_phase(cx, disk, report) {
+    if options.workload.verify {
+        let read = read_phase(cx, disk, report);
         // A disk that cannot be read is not written, and one message is enough.
-        return 0;
+        if !read || !disk.volume.as_ref().is_none_or(|volume| pass::phase(cx, disk, volume, disks.share(), report)) {
+            return 0;
+        }
     }
     if options.workload.speed {
         match speed::measure(cx, disk, writable, (options.speed_ms, options.seed), report) {
@@ -172,9 +177,18 @@ fn phases(cx: &Task, disk: &Disk, options: &Options, report: &Report) -> u64 {
                 return requests;
             }
         }
+        if let Some(volume) = &disk.volume
+            && let Err(error) = sequential::measure(cx, disk, volume, options.speed_ms, report)
+        {
+            report.problem(&format_args!("the speed phase failed: {error}"), Some(&disk.name));
+            return requests;
+        }
     }
     if let (true, Some(region)) = (options.workload.verify, writable) {
         write_phase(cx, disk, region, options.seed, report);
+    }
+    if let Some((start, length)) = writable {
+        cached::forget(cx, disk, start..start + length, report);
     }
     requests
 }

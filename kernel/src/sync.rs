@@ -12,6 +12,9 @@ pub(crate) fn all(cx: &Task, disks: &[Disk], report: &Report) {
         return;
     }
     for disk in disks.iter().filter(|disk| !disk.device.info().features.contains(Features::READ_ONLY)) {
+        if let Some(Err(error)) = disk.volume.as_ref().map(|volume| volume.sync_all_blocking(cx)) {
+            report.problem(&format_args!("what its cache held was not written: {error}"), Some(&disk.name));
+        }
         let last = adapter::Disk::new(alloc::sync::Arc::clone(&disk.device), 1);
         if let Err(error) = last.flush_blocking(cx) {
             report.problem(&format_args!("the last flush failed: {error}"), Some(&disk.name));

@@ -58,6 +58,7 @@ fn boot(machine: &std::rc::Rc<Machine>, line: &str) -> (bool, String) {
 fn boot_after(machine: &std::rc::Rc<Machine>, line: &str, before: impl FnOnce(&Task)) -> (bool, String) {
     OUT.with(|out| out.borrow_mut().clear());
     let held = machine.run(|cx| {
+        undercroft_timer::timers::start_service(cx);
         let baseline = Baseline::take(Memory::default);
         before(cx);
         let parsed = options::parse(line);
@@ -99,9 +100,16 @@ fn reads_writes_and_verifies_every_disk() {
             let sum = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             assert!(out.contains(&sum), "no {sum} in {out}");
         }
-        for (event, times) in
-            [("hello", 1), ("first_io", 1), ("found", 4), ("read", 4), ("written", 2), ("heap", 3), ("end", 1)]
-        {
+        for (event, times) in [
+            ("hello", 1),
+            ("first_io", 1),
+            ("found", 4),
+            ("read", 4),
+            ("cached", 4),
+            ("written", 2),
+            ("heap", 3),
+            ("end", 1),
+        ] {
             assert_eq!(out.matches(&format!("{{\"event\":\"{event}\"")).count(), times, "{event} in {out}");
         }
         assert_eq!(out.matches("\"verified\":true").count(), 2, "{out}");

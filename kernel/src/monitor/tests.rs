@@ -47,6 +47,7 @@ fn session(input: &[u8]) -> String {
     model.serial = "blk".into();
     machine.add_virtio_pci(model);
     let held = machine.run(|cx| {
+        undercroft_timer::timers::start_service(cx);
         let parsed = options::parse("workload=none end=monitor echo=off disk=blk,rw,65536,65536");
         let report = Report::new(false, print, || ());
         let facts = run::Machine {

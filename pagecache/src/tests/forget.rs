@@ -123,6 +123,23 @@ fn a_pc_32_a_page_in_flight_is_forgotten_when_the_device_is_done_control() {
     assert!(error.contains("forgotten under the device"), "{error}");
 }
 
+/// Who writes past the cache has it forget: what is read then is the device's, and a pinned page stays.
+#[test]
+fn a_task_forgets_what_was_written_past_the_cache() {
+    with_rig(SMALL, |rig| {
+        let before = rig.now(0, 3 * PAGE).unwrap();
+        rig.device.lock().store[PAGE..2 * PAGE].fill(0xab);
+        assert_eq!(rig.now(0, 3 * PAGE).unwrap(), before, "the cache does not look");
+        rig.volume.invalidate_blocking(rig.cx, P..2 * P).unwrap();
+        assert_eq!(rig.now(P, PAGE).unwrap(), vec![0xab; PAGE]);
+        let pinned = rig.volume.pin_blocking(rig.cx, P).unwrap();
+        assert_eq!(rig.volume.invalidate_blocking(rig.cx, 0..u64::MAX), Err(Error::Busy));
+        pinned.unpin(rig.cx);
+        rig.volume.invalidate_blocking(rig.cx, 0..u64::MAX).unwrap();
+        assert_eq!(rig.stats().clean, 0);
+    });
+}
+
 /// A sync that waits for pages that are thrown away does not wait for ever.
 #[test]
 fn a_sync_does_not_wait_for_what_is_gone() {

@@ -162,11 +162,17 @@ impl Volume {
     }
 
     fn forget(&self, cx: &impl NotHardIrq, range: Range<u64>, device: bool, done: Done) -> Result<(), Refused> {
+        let (start, end) = self.whole_pages(cx, range);
+        self.begin(cx, Kind::Discard { device }, start, end, Data::None, done)
+    }
+
+    /// The pages that are wholly in a range, the device's last one possibly cut: their first byte, and their end.
+    fn whole_pages(&self, cx: &impl NotHardIrq, range: Range<u64>) -> (u64, u64) {
         let page = PAGE as u64;
         let all = self.core.state.lock(cx).device_end;
         let start = range.start.min(all).next_multiple_of(page);
         let end = if range.end >= all { all } else { range.end / page * page };
-        self.begin(cx, Kind::Discard { device }, start, end.max(start), Data::None, done)
+        (start, end.max(start))
     }
 
     /// Has a page brought in, if it is not here, and pins it: the page of byte `at`.

@@ -116,6 +116,15 @@ impl Volume {
         self.sync_blocking(cx, 0..u64::MAX)
     }
 
+    /// As [`Volume::invalidate`], and waits.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] at a pinned page.
+    pub fn invalidate_blocking(&self, cx: &Task, range: Range<u64>) -> Result<(), Error> {
+        let (start, end) = self.whole_pages(cx, range);
+        self.wait_for(cx, Kind::Discard { device: false }, start, end).map(drop)
+    }
+
     /// As [`Volume::pin`], and waits.
     ///
     /// # Errors

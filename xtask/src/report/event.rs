@@ -24,6 +24,8 @@ pub enum Event {
         sha256: String,
         nanoseconds: u64,
     },
+    Cached(Cached),
+    Sequential(Sequential),
     Written {
         name: String,
         start: u64,
@@ -108,6 +110,54 @@ pub struct Speed {
     pub mib_s: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+}
+
+/// A disk read whole through its cache, and the beginning again.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Cached {
+    pub name: String,
+    pub bytes: u64,
+    pub sha256: String,
+    pub nanoseconds: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub evictions: u64,
+    pub reads: u64,
+    pub pages_read: u64,
+    pub ahead: u64,
+    pub ahead_used: u64,
+    pub ahead_wasted: u64,
+    pub again_bytes: u64,
+    pub again_hits: u64,
+    pub again_misses: u64,
+}
+
+impl Cached {
+    /// Of the pages that were read again, those that were there, in percent.
+    pub fn hit_rate(&self) -> f64 {
+        percent(self.again_hits, self.again_hits + self.again_misses)
+    }
+
+    /// Of the pages that were read ahead, those that were used, in percent.
+    pub fn ahead_efficiency(&self) -> f64 {
+        percent(self.ahead_used, self.ahead)
+    }
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    (part as f64 * 1000.0 / whole.max(1) as f64).round() / 10.0
+}
+
+/// Reading in order through the cache, beside the device itself.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Sequential {
+    pub name: String,
+    pub block_bytes: u64,
+    pub cache_mib_s: f64,
+    pub device_mib_s: f64,
+    pub device_deep_mib_s: f64,
+    pub of_device_permille: u64,
+    pub of_device_deep_permille: u64,
 }
 
 /// What a controller does with nothing between it and the interrupt handler.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::event::{Cpu, Heap, Latency, Reserve, Speed};
+use super::event::{Cached, Cpu, Heap, Latency, Reserve, Sequential, Speed};
 use super::session::{Seen, Session};
 use super::verdict::Expected;
 
@@ -34,6 +34,44 @@ pub fn disk(seen: &Seen, expected: Option<&Expected>, host_verified: Option<Host
         "sha256_expected": expected.and_then(|expected| expected.sha256.as_ref()),
         "write_bytes": written.map_or(0, |written| written.bytes),
         "write_verified": written.map(|written| written.flushed && written.verified && host_verified == Some(true)),
+    })
+}
+
+/// What the cache before a disk did when that was read whole, and its beginning again.
+pub fn cached(cached: &Cached) -> Value {
+    json!({
+        "event": "cached",
+        "name": cached.name,
+        "bytes": cached.bytes,
+        "sha256": cached.sha256,
+        "milliseconds": round(cached.nanoseconds as f64 / 1e6),
+        "hits": cached.hits,
+        "misses": cached.misses,
+        "evictions": cached.evictions,
+        "requests": cached.reads,
+        "pages_read": cached.pages_read,
+        "ahead": cached.ahead,
+        "ahead_used": cached.ahead_used,
+        "ahead_wasted": cached.ahead_wasted,
+        "ahead_efficiency_percent": cached.ahead_efficiency(),
+        "again_bytes": cached.again_bytes,
+        "again_hits": cached.again_hits,
+        "again_misses": cached.again_misses,
+        "hit_rate_percent": cached.hit_rate(),
+    })
+}
+
+/// Reading in order through the cache, beside the device itself.
+pub fn sequential(row: &Sequential) -> Value {
+    json!({
+        "event": "sequential",
+        "name": row.name,
+        "block_bytes": row.block_bytes,
+        "cache_mib_s": row.cache_mib_s,
+        "device_mib_s": row.device_mib_s,
+        "device_deep_mib_s": row.device_deep_mib_s,
+        "of_device": row.of_device_permille as f64 / 1e3,
+        "of_device_deep": row.of_device_deep_permille as f64 / 1e3,
     })
 }
 
@@ -149,6 +187,43 @@ mod tests {
             "write_verified",
         ];
         assert_eq!(keys(&disk(&session.disks[0], None, None)), sorted(disk_fields));
+        let cached_fields = [
+            "event",
+            "name",
+            "bytes",
+            "sha256",
+            "milliseconds",
+            "hits",
+            "misses",
+            "evictions",
+            "requests",
+            "pages_read",
+            "ahead",
+            "ahead_used",
+            "ahead_wasted",
+            "ahead_efficiency_percent",
+            "again_bytes",
+            "again_hits",
+            "again_misses",
+            "hit_rate_percent",
+        ];
+        let cached_event = cached(session.disks[0].cached.as_ref().unwrap());
+        assert_eq!(keys(&cached_event), sorted(cached_fields));
+        assert_eq!(
+            (&cached_event["hit_rate_percent"], &cached_event["ahead_efficiency_percent"]),
+            (&json!(100.0), &json!(99.1))
+        );
+        let sequential_fields = [
+            "event",
+            "name",
+            "block_bytes",
+            "cache_mib_s",
+            "device_mib_s",
+            "device_deep_mib_s",
+            "of_device",
+            "of_device_deep",
+        ];
+        assert_eq!(keys(&sequential(&session.sequential[0])), sorted(sequential_fields));
         let speed_fields = ["event", "name", "op", "block_bytes", "depth", "iops", "mib_s", "p50_us", "p99_us"];
         assert_eq!(keys(&speed(&session.speed[0])), sorted(speed_fields));
         let latency_fields = [

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::{Bare, Cpu, End, Event, Faults, Found, Heap, Hello, Latency, Line, Reserve, Speed, parse};
+use super::event::{
+    Bare, Cached, Cpu, End, Event, Faults, Found, Heap, Hello, Latency, Line, Reserve, Sequential, Speed, parse,
+};
 
 /// Everything heard from the image, and when.
 #[derive(Default)]
@@ -13,6 +15,7 @@ pub struct Session {
     pub first_io: Option<Duration>,
     pub disks: Vec<Seen>,
     pub speed: Vec<Speed>,
+    pub sequential: Vec<Sequential>,
     /// What became of each disk in the fault workload.
     pub faults: Vec<Faults>,
     /// Rings without a driver.
@@ -32,6 +35,7 @@ pub struct Session {
 pub struct Seen {
     pub found: Found,
     pub read: Option<ReadWhole>,
+    pub cached: Option<Cached>,
     pub written: Option<Written>,
 }
 
@@ -85,7 +89,7 @@ impl Session {
             Event::Found(found) if self.find(&found.name).is_some() => {
                 self.problems.push(format!("the image found two disks and named both {}", found.name));
             }
-            Event::Found(found) => self.disks.push(Seen { found, read: None, written: None }),
+            Event::Found(found) => self.disks.push(Seen { found, read: None, cached: None, written: None }),
             Event::Read { name, bytes, sha256, nanoseconds } => match self.find(&name) {
                 Some(seen) => seen.read = Some(ReadWhole { bytes, sha256, nanoseconds }),
                 None => self.stranger(&name),
@@ -94,6 +98,11 @@ impl Session {
                 Some(seen) => seen.written = Some(Written { start, bytes, flushed, verified }),
                 None => self.stranger(&name),
             },
+            Event::Cached(cached) => match self.find(&cached.name) {
+                Some(seen) => seen.cached = Some(cached),
+                None => self.stranger(&cached.name),
+            },
+            Event::Sequential(sequential) => self.sequential.push(sequential),
             Event::Speed(speed) => self.speed.push(speed),
             Event::Bare(bare) => self.bare.push(bare),
             Event::Faults(faults) => self.faults.push(faults),
@@ -132,6 +141,8 @@ pub mod tests {
 {"event":"found","name":"vd0","serial":"S1","driver":"virtio-blk","controller":"pci 0:2.0","capacity_bytes":1048576,"block_size":512,"physical_block_size":512,"queues":2,"queue_depth":256,"interrupts":"msi-x:3","features":["FLUSH"],"read_only":false,"partitions":[{"index":1,"kind":"linux","name":"p","first_byte":4096,"bytes":8192}]}
 {"event":"progress","name":"vd0","phase":"read","done_bytes":4096,"total_bytes":1048576}
 {"event":"read","name":"vd0","bytes":1048576,"sha256":"aa","nanoseconds":5}
+{"event":"cached","name":"vd0","bytes":1048576,"sha256":"aa","nanoseconds":6,"hits":192,"misses":64,"evictions":0,"reads":9,"pages_read":256,"ahead":224,"ahead_used":222,"ahead_wasted":0,"again_bytes":524288,"again_hits":128,"again_misses":0}
+{"event":"sequential","name":"vd0","block_bytes":131072,"cache_mib_s":900.0,"device_mib_s":1000.0,"device_deep_mib_s":2000.0,"of_device_permille":900,"of_device_deep_permille":450}
 {"event":"speed","name":"vd0","op":"read","pattern":"random","block_bytes":4096,"depth":32,"requests":10,"nanoseconds":20,"iops":500,"mib_s":1.9,"p50_us":3.5,"p99_us":9.0}
 {"event":"written","name":"vd0","start":4096,"bytes":8192,"flushed":true,"verified":true}
 {"event":"latency","rounds":1000,"handler_p50":1,"handler_p99":2,"bottom_half_p50":3,"bottom_half_p99":4,"task_p50":5,"task_p99":6}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::event::{Event, Found, Speed};
+use super::event::{Cached, Event, Found, Sequential, Speed};
 use super::session::{Seen, Session};
 
 /// What to say about an event as it comes in; nothing about most.
@@ -104,6 +104,45 @@ pub fn read(seen: &Seen, expected: Option<&str>) -> Option<String> {
         seen.found.name,
         bytes(read.bytes)
     ))
+}
+
+/// What to say once a disk has been read whole through its cache.
+pub fn cached(cached: &Cached, expected: Option<&str>) -> String {
+    let match_text = match expected {
+        Some(expected) if expected == cached.sha256 => "the same bytes",
+        Some(_) => "NOT THE FILE'S BYTES",
+        None => "(nothing to compare with)",
+    };
+    format!(
+        "{}: through its cache: {match_text}; {} pages in {} requests, {} ahead, {:.1} % of those used; {} read again: {:.1} % were there",
+        cached.name,
+        cached.pages_read,
+        cached.reads,
+        cached.ahead,
+        cached.ahead_efficiency(),
+        bytes(cached.again_bytes),
+        cached.hit_rate()
+    )
+}
+
+/// Reading in order through the cache beside the device itself; empty without any.
+pub fn sequential_table(rows: &[Sequential]) -> Vec<String> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let head = ["disk", "in order, MiB/s", "cache", "device", "ratio", "device, 8 deep", "ratio"].map(String::from);
+    let body = rows.iter().map(|row| {
+        [
+            row.name.clone(),
+            bytes(row.block_bytes),
+            format!("{:.0}", row.cache_mib_s),
+            format!("{:.0}", row.device_mib_s),
+            format!("{:.2}", row.of_device_permille as f64 / 1e3),
+            format!("{:.0}", row.device_deep_mib_s),
+            format!("{:.2}", row.of_device_deep_permille as f64 / 1e3),
+        ]
+    });
+    table(&std::iter::once(head).chain(body).collect::<Vec<_>>(), 2)
 }
 
 /// The table of speeds; empty without any.

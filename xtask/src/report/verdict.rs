@@ -122,6 +122,19 @@ fn disk_failures(workload: Workload, wanted: &Expected, seen: &Seen, session: &S
             }
             _ => {}
         }
+        match (&seen.cached, &wanted.sha256) {
+            (None, _) => all.push("it was not read through the cache".into()),
+            (Some(cached), _) if cached.bytes != disk.bytes => {
+                all.push(format!("only {} of {} bytes were read through the cache", cached.bytes, disk.bytes));
+            }
+            (Some(cached), Some(sha256)) if cached.sha256 != *sha256 => {
+                all.push(format!("SHA-256 mismatch through the cache: {}, the file has {sha256}", cached.sha256));
+            }
+            (Some(cached), _) if cached.again_misses > 0 || cached.again_hits == 0 => {
+                all.push(format!("{} pages that had just been read were not in the cache", cached.again_misses));
+            }
+            _ => {}
+        }
         match (&seen.written, disk.writable) {
             (None, None) => {}
             (None, Some(_)) => all.push("nothing was written".into()),
@@ -144,6 +157,9 @@ fn disk_failures(workload: Workload, wanted: &Expected, seen: &Seen, session: &S
     }
     if workload.measures() && !session.speed.iter().any(|row| row.name == found.name && row.iops > 0.0) {
         all.push("it was not measured".into());
+    }
+    if workload.measures() && !session.sequential.iter().any(|row| row.name == found.name && row.cache_mib_s > 0.0) {
+        all.push("reading it in order through the cache was not measured".into());
     }
     all
 }
@@ -191,7 +207,7 @@ mod tests {
 
     #[test]
     fn whatever_is_missing_is_a_failure() {
-        for event in ["hello", "first_io", "found", "read", "speed", "written", "heap", "end"] {
+        for event in ["hello", "first_io", "found", "read", "cached", "sequential", "speed", "written", "heap", "end"] {
             assert_ne!(judge(&without(event), GOOD), [""; 0], "{event}");
         }
         assert_eq!(judge(&without("progress"), GOOD), [""; 0]);
@@ -206,6 +222,13 @@ mod tests {
             ("\"driver\":\"virtio-blk\"", "\"driver\":\"virtio-scsi\""),
             ("\"serial\":\"S1\"", "\"serial\":\"S2\""),
             ("\"bytes\":1048576,\"sha", "\"bytes\":1048064,\"sha"),
+            ("\"sha256\":\"aa\",\"nanoseconds\":6", "\"sha256\":\"ab\",\"nanoseconds\":6"),
+            (
+                "\"bytes\":1048576,\"sha256\":\"aa\",\"nanoseconds\":6",
+                "\"bytes\":4096,\"sha256\":\"aa\",\"nanoseconds\":6",
+            ),
+            ("\"again_misses\":0", "\"again_misses\":1"),
+            ("\"cache_mib_s\":900.0", "\"cache_mib_s\":0.0"),
             ("\"start\":4096,\"bytes\":8192", "\"start\":4096,\"bytes\":4096"),
             ("\"start\":4096,\"bytes\":8192", "\"start\":8192,\"bytes\":8192"),
             ("\"flushed\":true", "\"flushed\":false"),

@@ -139,6 +139,12 @@ impl Listener<'_> {
                 });
                 text.iter().for_each(|text| self.say(text));
             }
+            Event::Cached(cached) => {
+                let found = self.session.disks.iter().find(|seen| seen.found.name == cached.name);
+                let serial = found.map(|seen| seen.found.serial.as_str());
+                let known = self.boot.expected.iter().find(|e| Some(e.disk.serial.as_str()) == serial);
+                self.say(&text::cached(cached, known.and_then(|known| known.sha256.as_deref())));
+            }
             other => text::live(other).iter().for_each(|text| self.say(text)),
         }
     }

@@ -142,12 +142,15 @@ fn report(voice: Voice, session: &Session, expected: &[Expected], host: &[check:
         let host_verified = index.and_then(|i| host[i].pattern_holds);
         voice.event(&json::disk(seen, index.map(|i| &expected[i]), host_verified));
     }
+    session.disks.iter().filter_map(|seen| seen.cached.as_ref()).for_each(|it| voice.event(&json::cached(it)));
     session.speed.iter().for_each(|row| voice.event(&json::speed(row)));
+    session.sequential.iter().for_each(|row| voice.event(&json::sequential(row)));
     session.latency.iter().for_each(|latency| voice.event(&json::latency(latency)));
     session.heaps.iter().for_each(|heap| voice.event(&json::heap(heap)));
     session.reserve.iter().for_each(|reserve| voice.event(&json::reserve(reserve)));
     session.cpus.iter().for_each(|cpu| voice.event(&json::cpu(cpu)));
     voice.event(&json::summary(session, failures));
+    text::sequential_table(&session.sequential).iter().for_each(|line| voice.say(line));
     text::speed_table(&session.speed).iter().for_each(|line| voice.say(line));
     text::summary(session, failures).iter().for_each(|line| voice.say(line));
 }
