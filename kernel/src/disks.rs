@@ -18,7 +18,7 @@ use undercroft_virtio::blk::VirtioBlk;
 use undercroft_virtio::wire::DeviceId;
 use undercroft_virtio::{Found, probe_mmio, probe_pci};
 
-use crate::cached::{self, Budget};
+use crate::cached::Pages;
 use crate::json::{Object, Value};
 use crate::load::Load;
 use crate::news::{Attention, News};
@@ -57,8 +57,8 @@ pub struct Disks {
     made: Vec<(&'static str, usize)>,
     /// How their queues behave.
     config: queue::Config,
-    /// What their caches may take.
-    pub(crate) budget: Budget,
+    /// The cache before them.
+    pub(crate) pages: Pages,
 }
 
 /// A SCSI host.
@@ -85,12 +85,12 @@ pub struct MmioWindow {
 pub(crate) fn find(
     cx: &Task,
     windows: &[MmioWindow],
-    (config, budget): (queue::Config, Budget),
+    (config, pages): (queue::Config, Pages),
     report: &Report,
     mut first: impl FnMut(),
 ) -> Disks {
     let attention = Arc::new(Attention::new());
-    let mut disks = Disks { list: Vec::new(), hosts: Vec::new(), attention, made: Vec::new(), config, budget };
+    let mut disks = Disks { list: Vec::new(), hosts: Vec::new(), attention, made: Vec::new(), config, pages };
     let mut finder = Finder { cx, report, first: &mut first, disks: &mut disks };
     for function in pci::devices(cx) {
         finder.function(function);
@@ -102,11 +102,6 @@ pub(crate) fn find(
 }
 
 impl Disks {
-    /// Pages that each disk's cache may have.
-    pub(crate) fn share(&self) -> u32 {
-        self.budget.share(self.list.iter().filter(|disk| disk.volume.is_some()).count())
-    }
-
     /// Takes a function into use that came later.
     pub(crate) fn function(&mut self, cx: &Task, function: pci::Function, report: &Report) {
         Finder { cx, report, first: &mut || (), disks: self }.function(function);
@@ -232,7 +227,7 @@ impl Finder<'_> {
         let background = queue.handle().map_or_else(|| Arc::clone(&queue), Arc::new);
         background.watch(Arc::clone(&news) as _);
         let device = Arc::clone(&queue) as Arc<dyn BlockDevice>;
-        let volume = self.disks.budget.open(self.cx, &queue).map(Rc::new).inspect_err(|error| {
+        let volume = self.disks.pages.open(self.cx, &queue).map(Rc::new).inspect_err(|error| {
             self.report.text(format_args!("{name}: there is no cache before it: {error}"));
         });
         self.disks.list.push(Disk {
@@ -246,7 +241,6 @@ impl Finder<'_> {
             scsi,
             load: RefCell::new(None),
         });
-        cached::share_out(self.cx, &self.disks.list, self.disks.budget);
     }
 }
 

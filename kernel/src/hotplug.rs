@@ -146,7 +146,6 @@ fn leave(cx: &Task, disks: &mut Disks, which: impl Fn(&Disk) -> bool, report: &R
         } else {
             report.problem(&"the device is still in use", Some(&name));
         }
-        cached::share_out(cx, &disks.list, disks.budget);
     }
 }
 

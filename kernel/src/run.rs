@@ -7,7 +7,7 @@ use undercroft_block::Features;
 use undercroft_block::queue::{Config, Rung};
 use undercroft_hal::{Instant, Task, cpu, heap, irq};
 
-use crate::cached::{self, Budget, pass, sequential};
+use crate::cached::{self, Pages, pass, sequential};
 use crate::disks::{self, Disk, Disks, MmioWindow};
 use crate::heaps::Baseline;
 use crate::json::{Object, Value};
@@ -53,7 +53,7 @@ pub fn run(
         bare::measure(cx, options.speed_ms, options.seed, report);
     }
     let mut first = true;
-    let config = (queue_config(options), Budget::of(machine.memory));
+    let config = (queue_config(options), Pages::new(machine.memory));
     let mut disks = disks::find(cx, machine.windows, config, report, || {
         if core::mem::take(&mut first) {
             first_io(entry, report);
@@ -165,7 +165,9 @@ fn phases(cx: &Task, disk: &Disk, disks: &Disks, options: &Options, report: &Rep
     if options.workload.verify {
         let read = read_phase(cx, disk, report);
         // A disk that cannot be read is not written, and one message is enough.
-        if !read || !disk.volume.as_ref().is_none_or(|volume| pass::phase(cx, disk, volume, disks.share(), report)) {
+        if !read
+            || !disk.volume.as_ref().is_none_or(|volume| pass::phase(cx, disk, volume, disks.pages.share(cx), report))
+        {
             return 0;
         }
     }
@@ -178,7 +180,7 @@ fn phases(cx: &Task, disk: &Disk, disks: &Disks, options: &Options, report: &Rep
             }
         }
         if let Some(volume) = &disk.volume
-            && let Err(error) = sequential::measure(cx, disk, volume, options.speed_ms, report)
+            && let Err(error) = sequential::measure(cx, disk, volume, (options.speed_ms, disks.pages.share(cx)), report)
         {
             report.problem(&format_args!("the speed phase failed: {error}"), Some(&disk.name));
             return requests;

@@ -1,4 +1,4 @@
-//! The page cache before each disk: one budget for the image, of which each disk's volume has a share. Task context.
+//! The page cache of the image: one, with a volume before each disk. Task context.
 //!
 //! A volume is a submitter of its own on the disk's queue. What is written past it (the write phase, commands of the monitor) is forgotten in
 //! it afterwards: [`forget`].
@@ -13,7 +13,7 @@ use core::ops::Range;
 use undercroft_block::queue::BlockQueue;
 use undercroft_block::{BlockDevice, Error};
 use undercroft_hal::Task;
-use undercroft_pagecache::{Config, PAGE, Volume};
+use undercroft_pagecache::{Cache, Config, PAGE, Volume};
 
 use crate::disks::Disk;
 use crate::report::Report;
@@ -23,52 +23,44 @@ const PART: u64 = 16;
 const BOUNDS: (u64, u64) = (1 << 20, 1 << 30);
 /// Memory below which a volume gets fewer and smaller transfers.
 const SMALL: u64 = 64 << 20;
-/// Pages that a volume has at least, however many there are.
-const LEAST: u32 = 128;
+/// Volumes at most.
+const VOLUMES: u16 = 512;
 
-/// What all volumes together may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Budget {
-    /// In pages.
-    pages: u32,
-    small: bool,
+/// The image's cache.
+pub(crate) struct Pages {
+    /// Without memory for it there is none.
+    cache: Option<Cache>,
+    config: Config,
 }
 
-impl Budget {
-    /// The budget of a machine with so many bytes of memory.
-    pub(crate) fn of(memory: u64) -> Self {
-        let bytes = (memory / PART).clamp(BOUNDS.0, BOUNDS.1);
-        Self { pages: (bytes / PAGE as u64) as u32, small: memory < SMALL }
-    }
-
-    /// The share of one of `volumes` volumes, in pages.
-    pub(crate) fn share(self, volumes: usize) -> u32 {
-        (self.pages / volumes.max(1) as u32).max(LEAST)
-    }
-
-    /// A volume that may have the whole budget when it is alone.
-    fn config(self) -> Config {
-        let config = Config { pages: self.pages, ..Config::default() };
-        if self.small { Config { transfer: 64 << 10, reads: 3, writes: 1, ahead: 32, ..config } } else { config }
+impl Pages {
+    /// The cache of a machine with so many bytes of memory.
+    pub(crate) fn new(memory: u64) -> Self {
+        let pages = ((memory / PART).clamp(BOUNDS.0, BOUNDS.1) / PAGE as u64) as u32;
+        let config = Config { pages, ..Config::default() };
+        let small = Config { transfer: 64 << 10, reads: 3, writes: 1, ahead: 32, ..config };
+        Self { cache: Cache::new(pages, VOLUMES).ok(), config: if memory < SMALL { small } else { config } }
     }
 
     /// Puts a cache before a disk's queue.
     ///
     /// # Errors
-    /// As [`Volume::open`]; [`Error::Busy`] if the queue has no place for a further submitter.
-    pub(crate) fn open(self, cx: &Task, queue: &BlockQueue) -> Result<Volume, Error> {
+    /// As [`Cache::open`]; [`Error::Busy`] if the queue has no place for a further submitter.
+    pub(crate) fn open(&self, cx: &Task, queue: &BlockQueue) -> Result<Volume, Error> {
         let handle = queue.handle().ok_or(Error::Busy)?;
-        Volume::open(cx, Arc::new(handle) as Arc<dyn BlockDevice>, self.config())
+        let cache = self.cache.as_ref().ok_or(Error::NoMemory)?;
+        cache.open(cx, Arc::new(handle) as Arc<dyn BlockDevice>, self.config)
     }
-}
 
-/// Gives each volume its share, now that there are as many as there are.
-pub(crate) fn share_out(cx: &Task, disks: &[Disk], budget: Budget) {
-    let volumes = || disks.iter().filter_map(|disk| disk.volume.as_ref());
-    let share = budget.share(volumes().count());
-    volumes().for_each(|volume| {
-        volume.resize_cache(cx, share);
-    });
+    /// The cache.
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
+    }
+
+    /// Pages that each volume can always come back to.
+    pub(crate) fn share(&self, cx: &Task) -> u32 {
+        self.cache.as_ref().map_or(0, |cache| cache.totals(cx).share)
+    }
 }
 
 /// Forgets what a volume holds of a range of bytes, which was written past it.

@@ -1,11 +1,11 @@
 //! Reading in order, 128 KiB at a time: through the cache, and from the device itself, in turn. Task context.
 //!
-//! Who reads from the device has one request at a time, as one who reads in order and does not know what comes, or eight. The disk is larger than
-//! the volume's share, and so nothing that was read before is there when it comes round again.
+//! Who reads from the device has one request at a time, as one who reads in order and does not know what comes, or eight. The volume has a
+//! quarter of the disk meanwhile, and no more than its share: nothing that was read before is there when it comes round again.
 
 use undercroft_block::{Error, Op};
 use undercroft_hal::{Instant, Task};
-use undercroft_pagecache::Volume;
+use undercroft_pagecache::{PAGE, Volume};
 
 use super::pass::{CHUNK, buffer};
 use crate::disks::Disk;
@@ -16,6 +16,8 @@ use crate::verify::chunk_blocks;
 
 /// Turns that each has. The best counts: what else goes on in the host does not come evenly.
 const TURNS: u64 = 5;
+/// Pages that the volume has at least: room for what is read ahead.
+const LEAST: u32 = 256;
 /// Requests at the device.
 const DEPTHS: [usize; 2] = [1, 8];
 
@@ -34,11 +36,25 @@ impl Run {
     }
 }
 
-/// Measures for `millis` milliseconds each, and reports.
+/// Measures for so many milliseconds each, and reports. `share` is how many pages the volume can always have.
 ///
 /// # Errors
 /// The first request's that fails.
-pub(crate) fn measure(cx: &Task, disk: &Disk, volume: &Volume, millis: u64, report: &Report) -> Result<(), Error> {
+pub(crate) fn measure(
+    cx: &Task,
+    disk: &Disk,
+    volume: &Volume,
+    (millis, share): (u64, u32),
+    report: &Report,
+) -> Result<(), Error> {
+    let quarter = u32::try_from(volume.size(cx) / 4 / PAGE as u64).unwrap_or(u32::MAX);
+    volume.resize_cache(cx, share.min(quarter).max(LEAST));
+    let result = in_turns(cx, disk, volume, millis, report);
+    volume.resize_cache(cx, u32::MAX);
+    result
+}
+
+fn in_turns(cx: &Task, disk: &Disk, volume: &Volume, millis: u64, report: &Report) -> Result<(), Error> {
     let nanos = (millis * 1_000_000 / TURNS).max(1);
     let (mut cache, mut raw) = (Run::default(), [Run::default(); DEPTHS.len()]);
     let mut bytes = buffer()?;

@@ -5,6 +5,7 @@ use undercroft_block::{Error, Op, Recovery, Tag};
 
 use super::disk::{allowed, bytes, range};
 use super::{Bad, Session, Words};
+use crate::cached;
 use crate::disks::Disk;
 use crate::lanes::Lanes;
 
@@ -43,18 +44,18 @@ fn clear<'w>(session: &Session<'_>, mut words: Words<'w>, op: Op, done: &str) ->
         at += u64::from(count);
     }
     lanes.flush(session.cx).map_err(Bad::Failed)?;
+    cached::forget(session.cx, disk, start..start + length, session.report);
     session.say(format_args!("{blocks} blocks from {lba} {done}, flushed"));
     Ok(())
 }
 
-pub(super) fn cache<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(), Bad<'w>> {
-    let disk = session.disk(&mut words)?;
-    let on = match words.word("'on' or 'off'")? {
+/// Switches a disk's own write cache: `word` is `on` or `off`.
+pub(super) fn switch_cache<'w>(session: &Session<'_>, disk: &Disk, word: &'w str) -> Result<(), Bad<'w>> {
+    let on = match word {
         "on" => true,
         "off" => false,
         other => return Err(Bad::Unexpected(other)),
     };
-    words.end()?;
     let Some(switch) = &disk.cache else { return Err(Bad::Failed(Error::Unsupported)) };
     switch.set_write_cache(session.cx, on).map_err(Bad::Failed)?;
     let volatile = disk.device.info().features.contains(undercroft_block::Features::VOLATILE_CACHE);

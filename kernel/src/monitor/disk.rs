@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use undercroft_block::Op;
 
 use super::{Bad, Session, Words};
+use crate::cached;
 use crate::disks::{self, Disk};
 use crate::hotplug;
 use crate::lanes::Lanes;
@@ -91,6 +92,7 @@ pub(super) fn write<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(
         return Err(Bad::NotAllowed(lba, blocks));
     }
     let written = writing::write_phase(session.cx, disk, (start, length), seed, session.report).map_err(Bad::Failed)?;
+    cached::forget(session.cx, disk, start..start + length, session.report);
     let held = if written.verified { "read back equal" } else { "READ BACK DIFFERENT" };
     session.say(format_args!("{blocks} blocks from {lba} written with seed {seed}, flushed, {held}"));
     Ok(())
@@ -126,5 +128,8 @@ pub(super) fn speed<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(
     words.end()?;
     let how = (session.options.speed_ms, session.options.seed);
     measuring::measure(session.cx, disk, allowed(session, disk), how, session.report).map_err(Bad::Failed)?;
+    if let Some((start, length)) = allowed(session, disk) {
+        cached::forget(session.cx, disk, start..start + length, session.report);
+    }
     Ok(())
 }

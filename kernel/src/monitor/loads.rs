@@ -2,6 +2,7 @@
 
 use super::disk::{allowed, bytes, range};
 use super::{Bad, Session, Words};
+use crate::cached;
 use crate::disks::Disk;
 use crate::load::{Load, Place};
 
@@ -56,6 +57,9 @@ fn stop(session: &Session<'_>, disk: &Disk) -> bool {
     session.say(format_args!("{} load: {}", disk.name, load.counts(session.cx)));
     if !back {
         session.report.problem(&"requests did not come back", Some(&disk.name));
+    }
+    if let Some((start, length)) = allowed(session, disk) {
+        cached::forget(session.cx, disk, start..start + length, session.report);
     }
     true
 }

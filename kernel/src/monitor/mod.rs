@@ -3,6 +3,7 @@
 //! A command is an entry of [`COMMANDS`]: a name, what it takes, what it does. What is typed is never trusted: a bad line gets one message
 //! that names the word, and the prompt comes back.
 
+mod cache;
 mod callouts;
 mod device;
 mod disk;
@@ -21,6 +22,7 @@ use core::ops::ControlFlow;
 
 use undercroft_hal::Task;
 
+use crate::cached::Pages;
 use crate::disks::{Disk, Disks};
 use crate::hotplug::Hotplug;
 use crate::options::Options;
@@ -36,6 +38,7 @@ pub(crate) struct Session<'a> {
     pub(crate) cx: &'a Task,
     pub(crate) machine: &'a Machine<'a>,
     pub(crate) disks: &'a [Disk],
+    pub(crate) pages: &'a Pages,
     pub(crate) options: &'a Options,
     pub(crate) report: &'a Report,
 }
@@ -97,7 +100,18 @@ const COMMANDS: &[Command] = &[
         what: "write zeroes without data; only where it is allowed",
         run: device::zero,
     },
-    Command { name: "cache", takes: "DISK on|off", what: "switch the disk's write cache", run: device::cache },
+    Command {
+        name: "cache",
+        takes: "[DISK [on|off]]",
+        what: "what the page cache has and did; on, off: switch a disk's own write cache",
+        run: cache::cache,
+    },
+    Command {
+        name: "sync",
+        takes: "[DISK]",
+        what: "make durable what was written through the page cache",
+        run: cache::sync,
+    },
     Command {
         name: "reset",
         takes: "DISK [queue|unit|controller]",
@@ -122,7 +136,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "queues",
         takes: "",
-        what: "queues of each disk: requests, parts, waits, deadlines, recovery, errors",
+        what: "queues of each disk: requests, parts, waits, merges, deadlines, recovery, errors",
         run: queues::queues,
     },
     Command {
@@ -172,7 +186,7 @@ pub(crate) fn serve(
             hotplug.act(cx, disks, report);
             continue;
         };
-        let session = Session { cx, machine, disks: &disks.list, options, report };
+        let session = Session { cx, machine, disks: &disks.list, pages: &disks.pages, options, report };
         let outcome = match line.bytes().map(core::str::from_utf8) {
             None => Err(Bad::TooLong(LINE)),
             Some(Err(_)) => Err(Bad::NotText),

@@ -14,12 +14,12 @@ pub(super) fn queues<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<
 }
 
 fn show(session: &Session<'_>, name: &str, stats: &QueueStats) {
-    let QueueStats { accepted, completed, split, parts, flushes, waited, most_waiting, busy, .. } = *stats;
+    let QueueStats { accepted, completed, split, parts, flushes, waited, most_waiting, merged, busy, .. } = *stats;
     session.say(format_args!(
         "{name}: {accepted} requests, {completed} completed; {split} cut into {parts} parts, {flushes} flushed"
     ));
     session.say(format_args!(
-        "  now {} at the device of at most {}, {} wait; {waited} waited, at most {most_waiting} at once; busy {busy} times",
+        "  now {} at the device of at most {}, {} wait; {waited} waited, at most {most_waiting} at once; {merged} merged; busy {busy} times",
         stats.at_device, stats.depth, stats.waiting
     ));
     if stats.overdue > 0 {
