@@ -71,6 +71,10 @@ pub(crate) enum Hazard {
     FoundBefore,
     /// Those in line are told that there is no memory while another CPU is about to make some.
     StuckTooSoon,
+    /// X31: memory that may fault is touched with the volume's lock held.
+    UserUnderLock,
+    /// Pattern 35: a page that is mapped for writing is clean when it has been written back.
+    MappedTakenForClean,
     /// A volume takes pages from another's share.
     SharesTaken,
     /// A volume never gives others what it has beyond its share.

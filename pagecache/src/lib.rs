@@ -33,7 +33,8 @@ static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::Tr
 pub use config::{Config, Stats};
 pub use group::{Cache, Totals};
 pub use op::{Done, Finish, FinishInTask, Outcome};
-pub use pin::Pinned;
+pub use pin::{Mapped, Pinned};
 pub use state::PageState;
 pub use table::PAGE;
+pub use volume::user::UserMemory;
 pub use volume::{Refused, Volume};

@@ -59,10 +59,56 @@ impl Pinned {
         Ok(())
     }
 
+    /// For an embedder that maps it to be written: by a process, or by a device of its own. From here on the page counts as changed until the mapping
+    /// is gone, and no processor's note of what was changed is asked for (pattern 35).
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], or what ended the device.
+    pub fn map(self, cx: &impl NotHardIrq) -> Result<Mapped, (Self, Error)> {
+        let mapped = self.core.state.lock(cx).map_pin(usize::from(self.pin));
+        match mapped {
+            Ok(()) => {
+                self.core.drive(cx);
+                Ok(Mapped { pinned: self })
+            }
+            Err(error) => Err((self, error)),
+        }
+    }
+
     /// Lets it go now, where dropping leaves that to a bottom half.
     pub fn unpin(mut self, cx: &impl NotHardIrq) {
         let pin = core::mem::replace(&mut self.pin, NOBODY);
         self.core.unpin_now(cx, pin);
+    }
+}
+
+/// A page that may be changed at any time, by whoever has it mapped: neither evicted nor ever clean while this lives.
+///
+/// A sync makes durable what was in the page when the sync copied it; what is changed while it is copied may be cut in the middle. What was changed
+/// last is written after this is gone, if it goes after the mapping: every processor must have forgotten its translation by then. A discard or
+/// truncation of its range fails with [`Error::Busy`].
+#[derive(Debug)]
+#[must_use = "the page may be changed by its mapping only while this lives"]
+pub struct Mapped {
+    pinned: Pinned,
+}
+
+impl Mapped {
+    /// As [`Pinned::addr`].
+    pub fn addr(&self, cx: &impl NotHardIrq) -> u64 {
+        self.pinned.addr(cx)
+    }
+
+    /// The page.
+    pub const fn page(&self) -> &Pinned {
+        &self.pinned
+    }
+
+    /// Takes the mapping away by `shoot_down`, after which no processor may have a translation of it, and lets the page go then, which is the order that
+    /// loses nothing.
+    pub fn unmap(self, cx: &impl NotHardIrq, shoot_down: impl FnOnce()) {
+        shoot_down();
+        self.pinned.unpin(cx);
     }
 }
 

@@ -8,13 +8,45 @@ use super::list::Place;
 use super::{PAGE, Table};
 use crate::state::PageState;
 
-/// Pages in a chunk.
-pub(crate) const CHUNK: usize = 16;
+/// Pages in a chunk, at least and at most.
+pub(super) const LEAST: usize = 16;
+const MOST: u32 = 128;
+/// Chunks from which on they are larger instead of more: the table of them, through which every hit goes, is to stay in the processor's cache.
+const ENOUGH: u32 = 128;
+
+/// Pages in a chunk of a table of so many.
+pub(super) const fn pages_in_a_chunk(pages: u32) -> u32 {
+    let chunk = (pages / ENOUGH).next_power_of_two();
+    if chunk < LEAST as u32 {
+        LEAST as u32
+    } else if chunk > MOST {
+        MOST
+    } else {
+        chunk
+    }
+}
 
 impl Table {
+    /// Pages in a chunk.
+    pub(crate) const fn chunk(&self) -> u32 {
+        1 << self.chunk_shift
+    }
+
+    /// The slots of a chunk.
+    const fn slots(&self, at: usize) -> core::ops::Range<usize> {
+        at << self.chunk_shift..(at + 1) << self.chunk_shift
+    }
+
+    /// The chunk of a slot, and where its page begins there.
+    #[inline]
+    const fn place(&self, slot: u32) -> (usize, usize) {
+        let slot = slot as usize;
+        (slot >> self.chunk_shift, (slot & ((1 << self.chunk_shift) - 1)) * PAGE)
+    }
+
     /// Pages that have memory.
     pub(crate) const fn with_memory(&self) -> u32 {
-        self.chunks_held * CHUNK as u32
+        self.chunks_held << self.chunk_shift
     }
 
     /// Chunks that there may be beside those that there are.
@@ -24,13 +56,13 @@ impl Table {
 
     /// Puts a chunk in. It comes back if there is no room for it any more.
     pub(crate) fn put_chunk(&mut self, chunk: DmaBuf) -> Option<DmaBuf> {
-        if self.chunks_held >= self.chunks_allowed || chunk.len() < CHUNK * PAGE {
+        if self.chunks_held >= self.chunks_allowed || chunk.len() < self.chunk() as usize * PAGE {
             return Some(chunk);
         }
         let Some(at) = self.chunks.iter().position(Option::is_none) else { return Some(chunk) };
         self.chunks[at] = Some(chunk);
         self.chunks_held += 1;
-        for slot in at * CHUNK..(at + 1) * CHUNK {
+        for slot in self.slots(at) {
             self.link(slot as u32, Place::Free);
         }
         None
@@ -40,13 +72,13 @@ impl Table {
     pub(crate) fn pretend_chunk(&mut self) {
         if let Some(at) = self.chunks.iter().position(Option::is_none) {
             self.chunks_held += 1;
-            (at * CHUNK..(at + 1) * CHUNK).for_each(|slot| self.link(slot as u32, Place::Free));
+            self.slots(at).for_each(|slot| self.link(slot as u32, Place::Free));
         }
     }
 
     /// Allows so many pages, rounded up to chunks and cut to what the table was made for.
     pub(crate) fn allow(&mut self, pages: u32) {
-        self.chunks_allowed = pages.div_ceil(CHUNK as u32).clamp(1, self.chunks.len() as u32);
+        self.chunks_allowed = pages.div_ceil(self.chunk()).clamp(1, self.chunks.len() as u32);
     }
 
     /// Takes out the chunk whose pages are used least, if there is one too many of which no page is dirty, in flight or pinned.
@@ -57,7 +89,7 @@ impl Table {
     /// Takes out the chunk whose pages are used least, if there is one of which no page is dirty, in flight or pinned.
     pub(crate) fn coldest_chunk(&mut self) -> Option<DmaBuf> {
         let (_, at) = (0..self.chunks.len()).filter_map(|at| Some((self.heat(at)?, at))).min()?;
-        for slot in at * CHUNK..(at + 1) * CHUNK {
+        for slot in self.slots(at) {
             if self.pages[slot].state == PageState::Clean {
                 self.evictions += 1;
                 self.change(slot as u32, PageState::Free);
@@ -71,7 +103,7 @@ impl Table {
     /// How much a chunk's pages are used. `None`: it cannot go.
     fn heat(&self, at: usize) -> Option<u32> {
         self.chunks[at].as_ref()?;
-        self.pages[at * CHUNK..(at + 1) * CHUNK].iter().try_fold(0, |heat, page| match page.place {
+        self.pages[self.slots(at)].iter().try_fold(0, |heat, page| match page.place {
             Place::Free => Some(heat),
             Place::Small => Some(heat + 1 + u32::from(page.uses)),
             Place::Main => Some(heat + 2 + u32::from(page.uses)),
@@ -82,23 +114,20 @@ impl Table {
     /// A page's bytes: [`PAGE`] of them, none if it has no memory.
     #[inline]
     pub(crate) fn bytes(&self, slot: u32) -> &[u8] {
-        let slot = slot as usize;
-        let start = slot % CHUNK * PAGE;
-        self.chunks[slot / CHUNK].as_ref().and_then(|chunk| chunk.get(start..start + PAGE)).unwrap_or(&[])
+        let (at, start) = self.place(slot);
+        self.chunks[at].as_ref().and_then(|chunk| chunk.get(start..start + PAGE)).unwrap_or(&[])
     }
 
     /// A page's bytes, to change.
     #[inline]
     pub(crate) fn bytes_mut(&mut self, slot: u32) -> &mut [u8] {
-        let slot = slot as usize;
-        let start = slot % CHUNK * PAGE;
-        self.chunks[slot / CHUNK].as_mut().and_then(|chunk| chunk.get_mut(start..start + PAGE)).unwrap_or(&mut [])
+        let (at, start) = self.place(slot);
+        self.chunks[at].as_mut().and_then(|chunk| chunk.get_mut(start..start + PAGE)).unwrap_or(&mut [])
     }
 
     /// Where a page's memory is, as a device would see it.
     pub(crate) fn addr(&self, slot: u32) -> Option<u64> {
-        let slot = slot as usize;
-        let chunk = self.chunks[slot / CHUNK].as_ref()?;
-        Some(chunk.segment().addr + (slot % CHUNK * PAGE) as u64)
+        let (at, start) = self.place(slot);
+        Some(self.chunks[at].as_ref()?.segment().addr + start as u64)
     }
 }

@@ -4,6 +4,7 @@
 
 mod chunks;
 mod evict;
+mod index;
 mod list;
 #[cfg(test)]
 mod policy_tests;
@@ -11,19 +12,24 @@ mod policy_tests;
 mod tests;
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 use undercroft_block::Error;
 use undercroft_hal::dma::DmaBuf;
 
-pub(crate) use self::chunks::CHUNK;
+use self::chunks::LEAST;
+pub(crate) use self::index::{Hint, Index};
 pub(crate) use self::list::Place;
 use self::list::{LISTS, List};
+use crate::broken::{self, Hazard};
 use crate::line::Line;
 use crate::memory::filled;
 use crate::state::{self, PageState};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
+/// Pages of a volume at most: 4 TiB.
+const MOST: u32 = 1 << 30;
 /// No page.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -34,13 +40,13 @@ pub(crate) struct Page {
     pub(crate) index: u64,
     /// The epoch in which it got the first change that is not sent yet.
     pub(crate) since: u32,
-    /// The next page of the same bucket.
-    chain: u32,
     next: u32,
     prev: u32,
     /// Who waits until it is not in flight any more.
     pub(crate) waiters: Line,
     pins: u16,
+    /// Of those, pins of mappings by which it may be changed at any time.
+    maps: u16,
     state: PageState,
     place: Place,
     uses: u8,
@@ -49,16 +55,18 @@ pub(crate) struct Page {
     pub(crate) ahead: bool,
 }
 
-/// The bookkeeping per page, with its bucket and its ghost: the bound is 96 bytes.
-const _: () = assert!(size_of::<Page>() + 2 * 4 + 2 * 4 + size_of::<Option<DmaBuf>>() / CHUNK < 96);
+/// The bookkeeping per page, with its entries in the index and its ghosts at their most: the bound is 96 bytes.
+const _: () = assert!(size_of::<Page>() + 4 * 8 + 2 * 4 + size_of::<Option<DmaBuf>>() / LEAST <= 96);
 
 /// The pages.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) pages: Box<[Page]>,
-    buckets: Box<[u32]>,
+    pub(crate) index: Arc<Index>,
     ghosts: Box<[u32]>,
     chunks: Box<[Option<DmaBuf>]>,
+    /// Pages in a chunk: a power of two, and its logarithm.
+    chunk_shift: u32,
     chunks_held: u32,
     chunks_allowed: u32,
     lists: [List; LISTS],
@@ -85,16 +93,18 @@ impl Table {
     /// # Errors
     /// [`Error::NoMemory`].
     pub(crate) fn new(pages: u32) -> Result<Self, Error> {
-        let chunks = pages.clamp(1, NONE / 2).div_ceil(CHUNK as u32);
-        let pages = chunks as usize * CHUNK;
+        let pages = pages.clamp(1, MOST);
+        let chunk = chunks::pages_in_a_chunk(pages);
+        let chunks = pages.div_ceil(chunk);
+        let pages = chunks as usize * chunk as usize;
         let blank = |_| Page {
             index: 0,
             since: 0,
-            chain: NONE,
             next: NONE,
             prev: NONE,
             waiters: Line::EMPTY,
             pins: 0,
+            maps: 0,
             state: PageState::Free,
             place: Place::Nowhere,
             uses: 0,
@@ -105,9 +115,10 @@ impl Table {
         counts[PageState::Free as usize] = pages as u32;
         Ok(Self {
             pages: filled(pages, blank)?,
-            buckets: filled(pages.next_power_of_two(), |_| NONE)?,
+            index: Arc::new(Index::new(pages)?),
             ghosts: filled(pages.next_power_of_two(), |_| 0)?,
             chunks: filled(chunks as usize, |_| None)?,
+            chunk_shift: chunk.trailing_zeros(),
             chunks_held: 0,
             chunks_allowed: chunks,
             lists: [List::EMPTY; LISTS],
@@ -119,22 +130,21 @@ impl Table {
         })
     }
 
-    fn bucket(&self, index: u64) -> usize {
-        mix(index) as usize & (self.buckets.len() - 1)
-    }
-
     /// The page of an index, if it is here.
     #[inline]
     pub(crate) fn find(&self, index: u64) -> Option<u32> {
-        let mut slot = self.buckets[self.bucket(index)];
-        while slot != NONE {
-            let page = &self.pages[slot as usize];
-            if page.index == index {
-                return Some(slot);
-            }
-            slot = page.chain;
+        self.index.find(index, |slot| self.pages[slot as usize].index == index)
+    }
+
+    /// The same, for who has looked without the lock before.
+    #[inline]
+    pub(crate) fn find_after(&self, hint: Hint, index: u64) -> Option<u32> {
+        // A free page may have any index.
+        let there = |page: &&Page| page.index == index && page.state != PageState::Free;
+        match self.pages.get(hint.slot()).filter(there) {
+            Some(_) => Some(hint.slot() as u32),
+            None => self.find(index),
         }
-        None
     }
 
     #[inline]
@@ -175,10 +185,10 @@ impl Table {
 
     /// Makes a free page that of `index`, which has none.
     pub(crate) fn enter(&mut self, slot: u32, index: u64, state: PageState) {
-        let (main, bucket) = (self.enters_main(index), self.bucket(index));
-        let first = core::mem::replace(&mut self.buckets[bucket], slot);
+        let main = self.enters_main(index);
+        self.index.insert(index, slot);
         let page = &mut self.pages[slot as usize];
-        (page.index, page.chain, page.main) = (index, first, main);
+        (page.index, page.main) = (index, main);
         (page.uses, page.ahead) = (0, false);
         self.change(slot, state);
     }
@@ -199,7 +209,7 @@ impl Table {
         self.counts[from as usize] -= 1;
         self.counts[to as usize] += 1;
         if to == PageState::Free {
-            self.leave(slot);
+            self.index.remove(self.pages[slot as usize].index, slot);
         }
         self.settle(slot);
     }
@@ -249,27 +259,35 @@ impl Table {
         self.settle(slot);
     }
 
+    /// A pinned page is mapped for writing: from here on it counts as changed, whatever is known of it.
+    pub(crate) fn map(&mut self, slot: u32) {
+        self.pages[slot as usize].maps += 1;
+        self.changes(slot);
+    }
+
+    /// Undoes one [`Table::map`]: what was changed last may have come after the copy that is on its way.
+    pub(crate) fn unmap(&mut self, slot: u32) {
+        let page = &mut self.pages[slot as usize];
+        page.maps = page.maps.saturating_sub(1);
+        self.changes(slot);
+    }
+
+    /// Whether a page may be changed by a mapping.
+    pub(crate) fn is_mapped(&self, slot: u32) -> bool {
+        self.pages[slot as usize].maps > 0 && !broken::is(Hazard::MappedTakenForClean)
+    }
+
+    /// A valid page is changed.
+    pub(crate) fn changes(&mut self, slot: u32) {
+        match self.state(slot) {
+            PageState::Clean | PageState::Reading => self.change(slot, PageState::Dirty),
+            PageState::Writing => self.change(slot, PageState::Redirtied),
+            PageState::Dirty | PageState::Redirtied | PageState::Free => {}
+        }
+    }
+
     /// How many have pinned a page.
     pub(crate) fn pins(&self, slot: u32) -> u16 {
         self.pages[slot as usize].pins
-    }
-
-    /// Takes a page out of its bucket.
-    fn leave(&mut self, slot: u32) {
-        let (index, after) = (self.pages[slot as usize].index, self.pages[slot as usize].chain);
-        let bucket = self.bucket(index);
-        let mut at = self.buckets[bucket];
-        if at == slot {
-            self.buckets[bucket] = after;
-            return;
-        }
-        while at != NONE {
-            let next = self.pages[at as usize].chain;
-            if next == slot {
-                self.pages[at as usize].chain = after;
-                return;
-            }
-            at = next;
-        }
     }
 }

@@ -15,14 +15,14 @@ pub(super) fn on_a_machine(test: impl FnOnce()) -> Result<(), String> {
     Ok(())
 }
 
-fn chunk() -> DmaBuf {
-    DmaBuf::new(CHUNK * PAGE, DmaConstraints::ANY).unwrap()
+fn chunk(table: &Table) -> DmaBuf {
+    DmaBuf::new(table.chunk() as usize * PAGE, DmaConstraints::ANY).unwrap()
 }
 
 pub(super) fn table(pages: u32) -> Table {
     let mut table = Table::new(pages).unwrap();
     while table.may_grow() > 0 {
-        assert!(table.put_chunk(chunk()).is_none());
+        assert!(table.put_chunk(chunk(&table)).is_none());
     }
     table
 }
@@ -203,9 +203,9 @@ fn shrink() -> Result<(), String> {
         table.unpin(pinned);
         assert!(table.spare_chunk().is_some() && table.spare_chunk().is_none());
         assert_eq!(table.with_memory(), 16);
-        assert!(table.put_chunk(chunk()).is_some(), "no more than is allowed");
+        assert!(table.put_chunk(chunk(&table)).is_some(), "no more than is allowed");
         table.allow(64);
-        assert!(table.put_chunk(chunk()).is_none());
+        assert!(table.put_chunk(chunk(&table)).is_none());
         table.verify();
     })
 }

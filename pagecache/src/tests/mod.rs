@@ -6,6 +6,7 @@ mod device;
 mod forget;
 mod group;
 mod history;
+mod mapped;
 mod matrix;
 mod memory;
 mod property;

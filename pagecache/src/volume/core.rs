@@ -20,7 +20,7 @@ use crate::memory::filled;
 use crate::op::{Done, Outcome, To};
 use crate::pin::Pinned;
 use crate::shim::{AtomicBool, AtomicU64, AtomicUsize, Ordering, SpinLock};
-use crate::table::{CHUNK, PAGE};
+use crate::table::{Index, PAGE};
 
 /// Completions, and operations that go on, of one run of the bottom half.
 const BATCH: usize = 32;
@@ -47,6 +47,9 @@ pub(crate) struct Core {
     pub(super) waiting: AtomicU64,
     /// Free slots for operations.
     pub(super) slots: AtomicUsize,
+    /// The pages' index, for a look before the lock is taken; and pages in a chunk.
+    pub(super) index: Arc<Index>,
+    chunk: u32,
     /// What it has of a budget that it shares, and the handle of who that is of.
     pub(crate) share: Option<Share>,
     observer: u16,
@@ -76,6 +79,7 @@ impl Core {
         let unpinned = filled(state.pins.len().div_ceil(64), |_| AtomicU64::new(0))?;
         let closed = filled(usize::from(handles), |_| AtomicBool::new(false))?;
         let slots = AtomicUsize::new(state.ops.capacity());
+        let (index, chunk) = (Arc::clone(&state.table.index), state.table.chunk());
         let home = cpu::current();
         let core = Arc::new_cyclic(|this: &Weak<Self>| {
             let (ticks, bottom, task) = (Weak::clone(this), Weak::clone(this), Weak::clone(this));
@@ -96,6 +100,8 @@ impl Core {
                 closed,
                 waiting: AtomicU64::new(0),
                 slots,
+                index,
+                chunk,
                 share,
                 observer,
                 orphan: IrqSpinLock::new(Rank::new(9), None),
@@ -180,10 +186,10 @@ impl Core {
 
     /// Memory for a chunk, if there is any, and the budget allows it.
     fn chunk(&self, cx: &impl NotHardIrq) -> Option<DmaBuf> {
-        if self.share.as_ref().is_some_and(|share| !share.take(cx, CHUNK as u32)) {
+        if self.share.as_ref().is_some_and(|share| !share.take(cx, self.chunk)) {
             return None;
         }
-        let chunk = DmaBuf::new(CHUNK * PAGE, DmaConstraints::ANY).ok();
+        let chunk = DmaBuf::new(self.chunk as usize * PAGE, DmaConstraints::ANY).ok();
         if chunk.is_none() {
             self.give_back(None);
         }
@@ -194,7 +200,7 @@ impl Core {
     pub(super) fn give_back(&self, chunk: Option<DmaBuf>) {
         drop(chunk);
         if let Some(share) = &self.share {
-            share.give(CHUNK as u32);
+            share.give(self.chunk);
         }
     }
 

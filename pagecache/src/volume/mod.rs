@@ -9,6 +9,7 @@ mod send;
 pub(crate) mod state;
 pub(crate) mod sync;
 mod task;
+pub(crate) mod user;
 mod write;
 pub(crate) mod writeback;
 

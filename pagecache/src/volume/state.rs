@@ -17,7 +17,7 @@ use crate::line::{Line, NOBODY};
 use crate::memory::filled;
 use crate::op::{Done, Kind, Op, Ops, Phase, To};
 use crate::state::PageState;
-use crate::table::{CHUNK, NONE, PAGE, Table};
+use crate::table::{NONE, PAGE, Table};
 use crate::volume::sync::{Errors, Flush};
 use crate::volume::writeback::WriteBack;
 
@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(crate) stepping: u32,
     /// Slots of pinned pages.
     pub(crate) pins: Box<[u32]>,
+    /// Of those, pins of mappings for writing.
+    pub(crate) mapped: Box<[bool]>,
     pub(crate) streams: Streams,
     pub(crate) back: WriteBack,
     pub(crate) flush: Flush,
@@ -126,6 +128,7 @@ impl State {
             demand: false,
             stepping: 0,
             pins: filled(usize::from(config.pins.clamp(1, NOBODY - 1)), |_| NONE)?,
+            mapped: filled(usize::from(config.pins.clamp(1, NOBODY - 1)), |_| false)?,
             streams: Streams::new(config.ahead.min(config.pages / 4)),
             back: WriteBack::new(&config),
             flush: Flush::new(),
@@ -284,7 +287,7 @@ impl State {
     /// Whether `pages` pages can be had without another chunk; if not, and there may be one, it is asked for.
     pub(crate) fn has_room(&mut self, pages: u32) -> bool {
         let free = self.table.free();
-        let grow = self.table.may_grow().min(pages.saturating_sub(free).div_ceil(CHUNK as u32));
+        let grow = self.table.may_grow().min(pages.saturating_sub(free).div_ceil(self.table.chunk()));
         if grow > 0 && !self.short {
             self.wants = self.wants.max(grow);
             return false;

@@ -84,9 +84,7 @@ impl State {
                 page[offset + len..].fill(0);
                 self.touch(slot);
             }
-            PageState::Clean | PageState::Reading => self.table.change(slot, PageState::Dirty),
-            PageState::Writing => self.table.change(slot, PageState::Redirtied),
-            PageState::Dirty | PageState::Redirtied => {}
+            _ => self.table.changes(slot),
         }
         fill(&mut self.table.bytes_mut(slot)[offset..offset + len]);
     }
@@ -151,9 +149,26 @@ impl State {
         step
     }
 
-    /// Undoes the pin of [`State::pin_for`].
+    /// The page of a pin is mapped for writing.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub(crate) fn map_pin(&mut self, pin: usize) -> Result<(), Error> {
+        self.may_write()?;
+        let slot = self.pins[pin];
+        if slot != crate::table::NONE && !core::mem::replace(&mut self.mapped[pin], true) {
+            self.table.map(slot);
+        }
+        Ok(())
+    }
+
+    /// Undoes the pin of [`State::pin_for`], and its mapping.
     pub(super) fn unpin(&mut self, pin: usize) {
         let slot = core::mem::replace(&mut self.pins[pin], crate::table::NONE);
+        let mapped = core::mem::take(&mut self.mapped[pin]);
+        if mapped && !broken::is(Hazard::MappedTakenForClean) {
+            self.table.unmap(slot);
+        }
         if slot != crate::table::NONE && !broken::is(Hazard::PinLost) {
             self.table.unpin(slot);
             self.retry_stalled();

@@ -128,22 +128,36 @@ impl State {
         if let Some(slot) = self.first_idle(Place::Urgent) {
             return Some(slot);
         }
-        let slot = self.first_idle(Place::Dirty)?;
-        let since = self.table.page(slot).since;
-        let wanted = self.back.wanted.is_some_and(|upto| is_within(since, upto)) || self.demand;
-        let paused = self.back.paused_until.is_some_and(|until| Self::now() < until);
-        // What failed has been dated anew, but is not young.
-        let due = self.back.hurry
-            || self.back.pause.is_some()
-            || self.table.list(Place::Dirty).len > self.back.background
-            || is_within(since, self.back.old);
-        (wanted || !paused && due).then_some(slot)
+        // A mapped page first: it is due only if a sync or its age asks for it.
+        let oldest = [self.first_mapped(), self.first_idle(Place::Dirty)];
+        oldest.into_iter().flatten().find(|slot| self.is_due(*slot))
     }
 
-    /// The oldest page of a list that is not being written: fewer than a transfer's worth of each transfer are before it.
+    /// Whether a dirty page is to be written now.
+    fn is_due(&self, slot: u32) -> bool {
+        let (since, mapped) = (self.table.page(slot).since, self.table.is_mapped(slot));
+        let wanted = self.back.wanted.is_some_and(|upto| is_within(since, upto)) || self.demand && !mapped;
+        let paused = self.back.paused_until.is_some_and(|until| Self::now() < until);
+        // What failed has been dated anew, but is not young.
+        let pressing =
+            self.back.hurry || self.back.pause.is_some() || self.table.list(Place::Dirty).len > self.back.background;
+        wanted || !paused && (is_within(since, self.back.old) || !mapped && pressing)
+    }
+
+    /// The oldest page of a list that is not being written: fewer than a transfer's worth of each transfer are before it, and mapped pages, which are
+    /// dirty again whenever they have been written.
     fn first_idle(&self, place: Place) -> Option<u32> {
+        self.first_that(place, |slot| place == Place::Urgent || !self.table.is_mapped(slot))
+    }
+
+    /// The oldest page that is mapped for writing: a sync or its age may ask for it, nobody who wants room.
+    fn first_mapped(&self) -> Option<u32> {
+        self.first_that(Place::Dirty, |slot| self.table.is_mapped(slot))
+    }
+
+    fn first_that(&self, place: Place, is: impl Fn(u32) -> bool) -> Option<u32> {
         let mut slot = self.table.list(place).head;
-        while slot != NONE && self.table.state(slot) != PageState::Dirty {
+        while slot != NONE && !(self.table.state(slot) == PageState::Dirty && is(slot)) {
             slot = self.table.next(slot);
         }
         (slot != NONE).then_some(slot)
@@ -168,6 +182,8 @@ impl State {
         // From here on this run does not have the page any more, which may be sent again before the whole run has been gone through.
         let (slot, since) = core::mem::replace(&mut self.writes[io].pages[at], (NONE, 0));
         let to = match (self.table.state(slot), result) {
+            // What is changed through a mapping is seen by nobody: it stays dirty.
+            (PageState::Writing, Ok(())) if self.table.is_mapped(slot) => PageState::Dirty,
             (PageState::Writing, Ok(())) => PageState::Clean,
             (PageState::Writing, Err(_)) if broken::is(Hazard::FailedWriteClean) => PageState::Clean,
             _ => PageState::Dirty,
