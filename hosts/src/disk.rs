@@ -3,10 +3,12 @@
 //! Sparse, so that a disk may be larger than any memory. A disk is a shared handle: it outlives the device and the machine that it was in, so that a
 //! test can cut the power and look at what is left. Addresses are in sectors of 512 bytes, whatever block size a device shows.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::rc::Rc;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::Random;
 
@@ -44,26 +46,81 @@ struct State {
     read_only: bool,
     write_back: bool,
     durable: BTreeMap<u64, Box<Sector>>,
+    /// What is durable lies here instead.
+    file: Option<File>,
     /// Every version written since the last flush, oldest first: a power cut may leave any of them.
     cache: BTreeMap<u64, Vec<Sector>>,
     bad: BTreeSet<u64>,
     flushes: u64,
 }
 
+impl State {
+    /// Makes a sector's content durable. A file that does not take it makes the sector a bad one.
+    fn keep(&mut self, sector: u64, content: &Sector) {
+        match &self.file {
+            Some(file) if file.write_all_at(content, sector * SECTOR as u64).is_err() => {
+                self.bad.insert(sector);
+            }
+            Some(_) => {}
+            None => {
+                self.durable.insert(sector, Box::new(*content));
+            }
+        }
+    }
+
+    fn durable(&mut self, sector: u64) -> Sector {
+        if let Some(file) = &self.file {
+            let mut content = [0; SECTOR];
+            if file.read_exact_at(&mut content, sector * SECTOR as u64).is_err() {
+                self.bad.insert(sector);
+            }
+            return content;
+        }
+        match (self.durable.get(&sector), self.pattern) {
+            (Some(content), _) => **content,
+            (None, Some(seed)) => Disk::pattern(seed, sector),
+            (None, None) => [0; SECTOR],
+        }
+    }
+
+    /// Reads from the file at once, where nothing lies between it and the reader.
+    fn read_through(&self, sector: u64, into: &mut [u8]) -> bool {
+        let range = sector..sector + (into.len() / SECTOR) as u64;
+        let plain = self.bad.is_empty() && self.cache.range(range).next().is_none();
+        self.file.as_ref().is_some_and(|file| plain && file.read_exact_at(into, sector * SECTOR as u64).is_ok())
+    }
+}
+
 /// A disk. Clones are the same disk.
 #[derive(Debug, Clone)]
-pub struct Disk(Rc<RefCell<State>>);
+pub struct Disk(Arc<Mutex<State>>);
 
 impl Disk {
     /// A disk of `sectors` zeroed sectors, with its write cache on.
     pub fn new(sectors: u64) -> Self {
-        Self(Rc::new(RefCell::new(State { sectors, write_back: true, ..State::default() })))
+        Self(Arc::new(Mutex::new(State { sectors, write_back: true, ..State::default() })))
+    }
+
+    /// A disk whose durable image is a file, of as many whole sectors as that has, with its write cache on. What is in the cache is what a
+    /// power cut would take.
+    ///
+    /// # Errors
+    /// What the file's size could not be asked for.
+    pub fn on_file(file: File) -> io::Result<Self> {
+        let disk = Self::new(file.metadata()?.len() / SECTOR as u64);
+        disk.state().file = Some(file);
+        Ok(disk)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What a panic of another thread leaves is whole: no change is in two steps.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A disk in which each unwritten sector holds [`Disk::pattern`] of `seed` and its number: reads can be checked without storing anything.
     pub fn patterned(sectors: u64, seed: u64) -> Self {
         let disk = Self::new(sectors);
-        disk.0.borrow_mut().pattern = Some(seed);
+        disk.state().pattern = Some(seed);
         disk
     }
 
@@ -79,12 +136,12 @@ impl Disk {
 
     /// Sectors.
     pub fn sectors(&self) -> u64 {
-        self.0.borrow().sectors
+        self.state().sectors
     }
 
     /// Makes the disk larger or smaller. What lay beyond the new end is gone.
     pub fn resize(&self, sectors: u64) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.sectors = sectors;
         state.durable.split_off(&sectors);
         state.cache.split_off(&sectors);
@@ -92,17 +149,17 @@ impl Disk {
 
     /// Write protects the disk, or not.
     pub fn set_read_only(&self, read_only: bool) {
-        self.0.borrow_mut().read_only = read_only;
+        self.state().read_only = read_only;
     }
 
     /// Whether the disk is write protected.
     pub fn read_only(&self) -> bool {
-        self.0.borrow().read_only
+        self.state().read_only
     }
 
     /// Turns the write cache on or off; turning it off writes it out.
     pub fn set_write_back(&self, write_back: bool) {
-        self.0.borrow_mut().write_back = write_back;
+        self.state().write_back = write_back;
         if !write_back {
             self.write_out();
         }
@@ -110,22 +167,22 @@ impl Disk {
 
     /// Turns the write cache off and leaves in it what is in it, until a flush.
     pub fn stop_caching(&self) {
-        self.0.borrow_mut().write_back = false;
+        self.state().write_back = false;
     }
 
     /// Whether the write cache is on.
     pub fn write_back(&self) -> bool {
-        self.0.borrow().write_back
+        self.state().write_back
     }
 
     /// Makes a sector bad: reading or writing it fails.
     pub fn set_bad(&self, sector: u64) {
-        self.0.borrow_mut().bad.insert(sector);
+        self.state().bad.insert(sector);
     }
 
     /// Mends a sector.
     pub fn set_good(&self, sector: u64) {
-        self.0.borrow_mut().bad.remove(&sector);
+        self.state().bad.remove(&sector);
     }
 
     /// Reads whole sectors.
@@ -134,10 +191,15 @@ impl Disk {
     /// [`DiskError`]; sectors before a bad one have been read.
     pub fn read(&self, sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
         self.check(sector, into.len(), false)?;
+        if self.state().read_through(sector, into) {
+            return Ok(());
+        }
         for (at, chunk) in into.chunks_mut(SECTOR).enumerate() {
             let at = sector + at as u64;
             self.good(at)?;
             chunk.copy_from_slice(&self.read_sector(at)[..chunk.len()]);
+            // A file that cannot be read shows only now.
+            self.good(at)?;
         }
         Ok(())
     }
@@ -153,12 +215,18 @@ impl Disk {
             self.good(at)?;
             let mut content = [0; SECTOR];
             content.copy_from_slice(chunk);
-            let mut state = self.0.borrow_mut();
+            let mut state = self.state();
             if state.write_back {
-                state.cache.entry(at).or_default().push(content);
+                let on_file = state.file.is_some();
+                let versions = state.cache.entry(at).or_default();
+                // Nobody cuts the power of a disk that lies in a file.
+                if on_file {
+                    versions.clear();
+                }
+                versions.push(content);
             } else {
                 state.cache.remove(&at);
-                state.durable.insert(at, Box::new(content));
+                state.keep(at, &content);
             }
         }
         Ok(())
@@ -170,10 +238,10 @@ impl Disk {
     /// As [`Disk::write`].
     pub fn write_durable(&self, sector: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.write(sector, bytes)?;
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state();
         for at in sector..sector + (bytes.len() / SECTOR) as u64 {
             let versions = state.cache.remove(&at).unwrap_or_default();
-            state.durable.extend(versions.last().map(|last| (at, Box::new(*last))));
+            versions.last().into_iter().for_each(|last| state.keep(at, last));
         }
         Ok(())
     }
@@ -192,60 +260,55 @@ impl Disk {
 
     /// Makes everything written so far durable.
     pub fn flush(&self) {
-        self.0.borrow_mut().flushes += 1;
+        self.state().flushes += 1;
         self.write_out();
     }
 
     fn write_out(&self) {
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state();
         for (sector, versions) in std::mem::take(&mut state.cache) {
-            state.durable.extend(versions.last().map(|last| (sector, Box::new(*last))));
+            versions.last().into_iter().for_each(|last| state.keep(sector, last));
         }
     }
 
     /// How many flushes there were.
     pub fn flushes(&self) -> u64 {
-        self.0.borrow().flushes
+        self.state().flushes
     }
 
     /// How many sectors have content that a power cut could take.
     pub fn volatile_sectors(&self) -> usize {
-        self.0.borrow().cache.len()
+        self.state().cache.len()
     }
 
     /// The power goes: each cached sector is left as it was before, or as any of the versions written since the last flush.
     pub fn power_cut(&self, random: &mut Random) {
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state();
         for (sector, versions) in std::mem::take(&mut state.cache) {
             let kept = random.below(versions.len() + 1);
             if kept < versions.len() {
-                state.durable.insert(sector, Box::new(versions[kept]));
+                state.keep(sector, &versions[kept]);
             }
         }
     }
 
     /// A sector as a reader would see it now.
     pub fn read_sector(&self, sector: u64) -> [u8; SECTOR] {
-        let cached = self.0.borrow().cache.get(&sector).and_then(|versions| versions.last().copied());
+        let cached = self.state().cache.get(&sector).and_then(|versions| versions.last().copied());
         cached.unwrap_or_else(|| self.durable_sector(sector))
     }
 
     /// A sector as the durable image holds it.
     pub fn durable_sector(&self, sector: u64) -> [u8; SECTOR] {
-        let state = self.0.borrow();
-        match (state.durable.get(&sector), state.pattern) {
-            (Some(content), _) => **content,
-            (None, Some(seed)) => Self::pattern(seed, sector),
-            (None, None) => [0; SECTOR],
-        }
+        self.state().durable(sector)
     }
 
     fn good(&self, sector: u64) -> Result<(), DiskError> {
-        if self.0.borrow().bad.contains(&sector) { Err(DiskError::Medium(sector)) } else { Ok(()) }
+        if self.state().bad.contains(&sector) { Err(DiskError::Medium(sector)) } else { Ok(()) }
     }
 
     fn check(&self, sector: u64, bytes: usize, writes: bool) -> Result<(), DiskError> {
-        let state = self.0.borrow();
+        let state = self.state();
         if writes && state.read_only {
             return Err(DiskError::ReadOnly);
         }
@@ -281,6 +344,26 @@ mod tests {
             assert_eq!(disk.volatile_sectors(), 0);
         }
         assert!(lost > 0 && kept > 0);
+    }
+
+    #[test]
+    fn a_file_gets_what_was_flushed() {
+        let path = std::env::temp_dir().join(format!("undercroft-disk-{}", std::process::id()));
+        std::fs::write(&path, [7; 3 * SECTOR + 1]).unwrap();
+        let disk = Disk::on_file(File::options().read(true).write(true).open(&path).unwrap()).unwrap();
+        assert_eq!((disk.sectors(), disk.read_sector(2)), (3, [7; SECTOR]));
+        disk.write(1, &[9; SECTOR]).unwrap();
+        disk.write(1, &[8; SECTOR]).unwrap();
+        let mut all = [0; 3 * SECTOR];
+        disk.read(0, &mut all).unwrap();
+        assert_eq!((all[SECTOR - 1], all[SECTOR], all[2 * SECTOR]), (7, 8, 7));
+        assert_eq!(std::fs::read(&path).unwrap()[SECTOR], 7);
+        disk.flush();
+        assert_eq!(std::fs::read(&path).unwrap()[SECTOR], 8);
+        // Shorter than it was: the medium has an error there.
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        assert_eq!(disk.read(0, &mut all), Err(DiskError::Medium(0)));
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

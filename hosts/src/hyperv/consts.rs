@@ -42,6 +42,7 @@ pub mod privilege {
     pub const FREQUENCIES: u32 = 1 << 11;
     pub const POST: u32 = 1 << 4;
     pub const SIGNAL: u32 = 1 << 5;
+    pub const TELLS_FREQUENCIES: u32 = 1 << 8;
     pub const POLLING: u32 = 1 << 17;
     pub const DIRECT_TIMERS: u32 = 1 << 19;
 }

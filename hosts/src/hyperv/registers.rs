@@ -36,6 +36,15 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Has registers tell the rates of the time-stamp counter and of the local timers, in hertz.
+    pub fn tell_frequencies(&mut self, tsc: u64, timer: u64) {
+        self.frequencies = (tsc, timer);
+        self.privileges[0] |= privilege::FREQUENCIES;
+        self.privileges[3] |= privilege::TELLS_FREQUENCIES;
+    }
+}
+
 impl Hyperv {
     /// The hypervisor's CPUID leaves: EAX, EBX, ECX, EDX. `None` for any other leaf; but leaf 1 has to say, in bit 31 of ECX, that there is a
     /// hypervisor.

@@ -12,6 +12,13 @@ fn registers_of_timer(hand: &mut Hand, config: u64, count: u64) {
     assert!(hand.wrmsr(0x4000_00b1, count) && hand.wrmsr(0x4000_00b0, config));
 }
 
+/// A machine monitor has it on threads.
+#[test]
+fn a_host_may_go_to_another_thread() {
+    fn goes<T: Send>(_: &T) {}
+    goes(&Hand::new(Knobs::default()).host);
+}
+
 #[test]
 fn versions_up_to_the_cap() {
     let all = [0x2_0004, 0x3_0000, 0x4_0000, 0x4_0001, 0x5_0000, 0x5_0001, 0x5_0002, 0x5_0003, 0x6_0000];
