@@ -30,6 +30,6 @@ pub mod scsi;
 pub mod virtio;
 
 pub use disk::{Disk, DiskError, SECTOR};
-pub use machine::{Bus, Config, Device, Handle, Hypervisor, Machine, Schedule, Space};
+pub use machine::{Bus, Config, Device, Handle, Machine, Schedule, Space};
 pub use random::Random;
 pub use script::Script;

@@ -69,10 +69,6 @@ impl Machine {
             let budget = self.schedule.get().budget(&mut self.random.borrow_mut());
             progress |= self.with_device(index, budget, |device, bus| device.work(bus)).unwrap_or(false);
         }
-        if self.under_hyperv() {
-            let budget = self.schedule.get().budget(&mut self.random.borrow_mut());
-            progress |= self.work_hyperv(budget);
-        }
         if progress {
             self.spins.set(0);
         }
@@ -175,7 +171,6 @@ impl Machine {
         for index in 0..self.devices.borrow().len() {
             self.with_device(index, usize::MAX, |device, bus| device.work(bus));
         }
-        self.work_hyperv(usize::MAX);
         assert!(self.spins.get() < SPIN_LIMIT, "the guest hangs while it unwinds");
     }
 
@@ -186,7 +181,6 @@ impl Machine {
         // A device whose time has come and that still got nothing done is not one to wait for.
         let devices = (0..count)
             .filter_map(|index| self.with_device(index, 0, |device, _| device.due())?)
-            .chain(self.hyperv_due())
             .filter(|at| *at > self.now.get());
         alarms.chain(devices).min()
     }
@@ -197,9 +191,6 @@ impl Machine {
             if let Some(said) = self.with_device(index, 0, |device, bus| device.diagnose(bus)) {
                 let _ = write!(text, "\ndevice {index}: {said}");
             }
-        }
-        if let Some(said) = self.with_hyperv(|host, _| host.words()) {
-            let _ = write!(text, "\n{said}");
         }
         text
     }

@@ -10,11 +10,6 @@ use crate::Random;
 const MSI_BASE: u64 = 0xfee0_0000;
 const MSI_CPU_SHIFT: u32 = 12;
 
-/// Where messages for a CPU go.
-pub(super) const fn address_of_cpu(cpu: usize) -> u64 {
-    MSI_BASE | (cpu as u64) << MSI_CPU_SHIFT
-}
-
 #[derive(Debug)]
 struct Line {
     level: bool,
@@ -54,7 +49,7 @@ impl Controller {
 
     pub fn route_message(&mut self, slot: Slot, cpu: usize) -> MsiMessage {
         self.routed.insert((cpu, slot.0));
-        MsiMessage { addr: address_of_cpu(cpu), data: u32::from(slot.0) }
+        MsiMessage { addr: MSI_BASE | (cpu as u64) << MSI_CPU_SHIFT, data: u32::from(slot.0) }
     }
 
     pub fn route_line(&mut self, number: u32, slot: Option<Slot>) -> bool {

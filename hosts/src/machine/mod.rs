@@ -8,7 +8,6 @@
 
 mod bus;
 mod cpu;
-mod hyperv;
 mod interrupts;
 mod platform;
 mod schedule;
@@ -24,11 +23,9 @@ use undercroft_hal::irq::{IrqLine, MsiMessage};
 use undercroft_hal::pci::Address;
 
 pub use bus::{Bus, Device, Space};
-pub use hyperv::Hypervisor;
 pub use schedule::Schedule;
 
 use crate::Random;
-use crate::hyperv::Hyperv;
 use crate::virtio::{Model, Virtio, VirtioMmio, VirtioPci};
 use cpu::Cpu;
 use interrupts::Controller;
@@ -86,7 +83,6 @@ pub struct Machine {
     random: RefCell<Random>,
     interrupts: RefCell<Controller>,
     devices: RefCell<Vec<Option<Attached>>>,
-    hyperv: RefCell<Option<Hyperv>>,
     next_bar: Cell<u64>,
     next_port: Cell<u16>,
     /// Spins in a row in which no device got anything done.
@@ -168,7 +164,6 @@ impl Machine {
             random: RefCell::new(Random::new(config.seed)),
             interrupts: RefCell::default(),
             devices: RefCell::default(),
-            hyperv: RefCell::default(),
             next_bar: Cell::new(BAR_BASE),
             next_port: Cell::new(PORT_BASE),
             spins: Cell::new(0),

@@ -181,20 +181,4 @@ impl hosted::Machine for Machine {
         let index = self.function_at(address).filter(|_| pin == 1)?;
         self.devices.borrow()[index].as_ref().map(|attached| attached.line)
     }
-
-    fn cpuid(&self, leaf: u32) -> [u32; 4] {
-        self.ask_cpuid(leaf)
-    }
-
-    fn read_msr(&self, register: u32) -> u64 {
-        self.ask_read_msr(register)
-    }
-
-    fn write_msr(&self, register: u32, value: u64) {
-        self.ask_write_msr(register, value);
-    }
-
-    fn hypercall(&self, control: u64, input: u64, output: u64) -> u64 {
-        self.ask_hypercall(control, input, output)
-    }
 }
