@@ -38,6 +38,7 @@ mod hypercalls;
 mod messages;
 mod opening;
 mod owner;
+mod plugged;
 mod registers;
 mod ring;
 mod srb;
@@ -52,6 +53,7 @@ pub use breach::{Breach, Counts};
 pub use controller::Controller;
 pub use fault::{Absent, Event, Fault, Faults, Knobs, MessageFault, PostFault, Stray};
 pub use guest::{BadGpa, Flat, Guest};
+pub use plugged::Plugged;
 pub use registers::{Fault as ProtectionFault, Settings};
 
 use channel::Channel;

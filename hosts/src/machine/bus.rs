@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use undercroft_hal::hosted::{BadAccess, Ram};
-use undercroft_hal::irq::{IrqLine, MsiMessage};
+use undercroft_hal::irq::{IrqLine, MsiMessage, Slot};
 use undercroft_hal::mmio::Width;
 
 use super::interrupts::Controller;
@@ -97,6 +97,11 @@ impl Bus<'_> {
         self.interrupts.borrow_mut().message(message);
     }
 
+    /// Raises the interrupt of a slot on a CPU, without a message.
+    pub fn interrupt(&self, cpu: usize, slot: Slot) {
+        self.interrupts.borrow_mut().raise(cpu, slot);
+    }
+
     /// Drives the device's interrupt line. Asserting it again is no new edge; see [`Bus::pulse_line`].
     pub fn set_line(&self, asserted: bool) {
         self.interrupts.borrow_mut().set_line(self.line.number, self.source, asserted);
@@ -172,6 +177,26 @@ pub trait Device {
     /// Places the BARs as firmware would, from physical address `next` upwards; returns the first free address after them.
     fn assign_bars(&mut self, next: u64) -> u64 {
         next
+    }
+    /// A processor asks CPUID for a leaf: EAX, EBX, ECX, EDX. `None`: not a leaf of this device's, which then is no hypervisor.
+    fn cpuid(&mut self, bus: &Bus<'_>, leaf: u32) -> Option<[u32; 4]> {
+        let _ = (bus, leaf);
+        None
+    }
+    /// Processor `cpu` reads a synthetic register.
+    fn read_msr(&mut self, bus: &Bus<'_>, cpu: usize, register: u32) -> Option<u64> {
+        let _ = (bus, cpu, register);
+        None
+    }
+    /// Processor `cpu` writes a synthetic register. `false`: not this device's.
+    fn write_msr(&mut self, bus: &Bus<'_>, cpu: usize, register: u32, value: u64) -> bool {
+        let _ = (bus, cpu, register, value);
+        false
+    }
+    /// Processor `cpu` calls the hypercall page with these in RCX, RDX and R8.
+    fn hypercall(&mut self, bus: &Bus<'_>, cpu: usize, registers: [u64; 3]) -> Option<u64> {
+        let _ = (bus, cpu, registers);
+        None
     }
     /// Says what the device waits for, for the message of a guest that hangs.
     fn diagnose(&self, bus: &Bus<'_>) -> String {

@@ -74,6 +74,10 @@ impl Controller {
         }
     }
 
+    pub fn raise(&mut self, cpu: usize, slot: Slot) {
+        self.message(MsiMessage { addr: MSI_BASE | (cpu as u64) << MSI_CPU_SHIFT, data: u32::from(slot.0) });
+    }
+
     pub fn set_line(&mut self, number: u32, source: usize, asserted: bool) {
         let Some(line) = self.lines.get_mut(&number) else { return };
         if asserted {

@@ -36,6 +36,12 @@ impl Machine {
         })
     }
 
+    /// The first answer that a device gives.
+    fn ask_all<R>(&self, mut ask: impl FnMut(&mut dyn super::Device, &super::Bus<'_>) -> Option<R>) -> Option<R> {
+        let count = self.devices.borrow().len();
+        (0..count).find_map(|index| self.with_device(index, 0, |device, bus| ask(device, bus)).flatten())
+    }
+
     fn function_at(&self, address: Address) -> Option<usize> {
         let devices = self.devices.borrow();
         devices.iter().position(|attached| attached.as_ref().is_some_and(|a| a.place == Place::Pci(address)))
@@ -180,5 +186,29 @@ impl hosted::Machine for Machine {
     fn pci_line(&self, address: Address, pin: u8) -> Option<IrqLine> {
         let index = self.function_at(address).filter(|_| pin == 1)?;
         self.devices.borrow()[index].as_ref().map(|attached| attached.line)
+    }
+
+    fn cpuid(&self, leaf: u32) -> [u32; 4] {
+        self.ask_all(|device, bus| device.cpuid(bus, leaf)).unwrap_or([0; 4])
+    }
+
+    fn read_msr(&self, register: u32) -> u64 {
+        let cpu = self.current.get();
+        self.ask_all(|device, bus| device.read_msr(bus, cpu, register)).unwrap_or(0)
+    }
+
+    fn write_msr(&self, register: u32, value: u64) {
+        let cpu = self.current.get();
+        self.ask_all(|device, bus| device.write_msr(bus, cpu, register, value).then_some(()));
+        self.step();
+    }
+
+    fn hypercall(&self, control: u64, input: u64, output: u64) -> u64 {
+        /// There is no hypervisor.
+        const INVALID_CODE: u64 = 2;
+        let (cpu, registers) = (self.current.get(), [control, input, output]);
+        let answer = self.ask_all(|device, bus| device.hypercall(bus, cpu, registers)).unwrap_or(INVALID_CODE);
+        self.step();
+        answer
     }
 }

@@ -127,6 +127,7 @@ impl Core {
     }
 
     fn hopeless(&self, link: &super::Link, question: Question) -> bool {
-        (link.life == Life::Down && question != Question::Unloaded) || question.channel().is_some_and(|channel| link.offers.is_rescinded(channel))
+        (link.life == Life::Down && question != Question::Unloaded)
+            || question.channel().is_some_and(|channel| link.offers.is_rescinded(channel))
     }
 }

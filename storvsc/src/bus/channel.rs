@@ -66,11 +66,8 @@ pub(crate) fn gpadl_messages(
         if next.is_empty() {
             break;
         }
-        let body = GpadlBody {
-            header: Header::new(Kind::GPADL_BODY),
-            sequence: U32::new(sequence),
-            gpadl: U32::new(gpadl),
-        };
+        let body =
+            GpadlBody { header: Header::new(Kind::GPADL_BODY), sequence: U32::new(sequence), gpadl: U32::new(gpadl) };
         send(&message(body.as_bytes(), &next))?;
     }
     Ok(())

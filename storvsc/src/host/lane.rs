@@ -6,9 +6,9 @@ use undercroft_block::Slab;
 use undercroft_block::Tag;
 use undercroft_block::scsi::{Command, Response};
 use undercroft_hal::BottomHalf;
+use undercroft_hal::cpu;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::work::{BottomHalfWork, Turn};
-use undercroft_hal::cpu;
 
 use super::Controller;
 use super::packet::Vstor;

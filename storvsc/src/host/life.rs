@@ -116,6 +116,7 @@ impl Controller {
             }
             first.sub_channels = sub_channels;
         }
+        self.version.store(version.0, Ordering::Relaxed);
         if !self.run(&self.lanes[0]) {
             return Err(self.why());
         }

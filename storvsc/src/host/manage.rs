@@ -3,8 +3,8 @@
 //! The protocol has no way to abort one command, and hosts answer resets of units and of the bus without ending anything; what always works
 //! is closing the channels, after which the host has let go, and opening them again.
 
-use undercroft_block::scsi::{Address, Managed, Management};
 use undercroft_block::Error;
+use undercroft_block::scsi::{Address, Managed, Management};
 use undercroft_hal::sync::assert_unlocked;
 
 use super::lane::{Life, Slot};

@@ -142,6 +142,8 @@ pub(crate) struct Controller {
     /// Lanes that take commands, from the first on.
     pub(crate) open: AtomicU16,
     pub(crate) agreed: IrqSpinLock<Option<Agreed>>,
+    /// The storage protocol's version, for whoever has a lane's lock.
+    pub(crate) version: AtomicU16,
     /// What the keeper is asked to do.
     asked: AtomicU32,
     /// The keeper is at work.
@@ -182,6 +184,7 @@ impl Controller {
                 lanes: (0..lanes).map(|index| Lane::new(index, weak, settings, defects)).collect::<Vec<_>>().into(),
                 open: AtomicU16::new(0),
                 agreed: IrqSpinLock::new(Rank::new(30), None),
+                version: AtomicU16::new(Version::WIN10.0),
                 asked: AtomicU32::new(0),
                 busy: AtomicBool::new(false),
                 over: AtomicBool::new(false),
@@ -210,7 +213,7 @@ impl Controller {
     }
 
     pub(crate) fn version(&self) -> Version {
-        self.agreed.lock().map_or(Version::WIN10, |agreed| agreed.version)
+        Version(self.version.load(Ordering::Relaxed))
     }
 
     pub(crate) fn watch(&self, watcher: Arc<dyn HostWatcher>) {

@@ -60,13 +60,7 @@ fn response(status: SrbStatus, scsi: Status, whole: bool) -> Option<Response> {
 
 /// Reads the answer to a command with `requested` bytes of data. `ide_scan`: it asked an IDE disk's channel for its units, which one that is
 /// no SCSI controller may not know how to answer.
-pub(crate) fn read(
-    payload: &[u8; 64],
-    version: Version,
-    requested: u64,
-    ide_scan: bool,
-    defects: Defects,
-) -> Answer {
+pub(crate) fn read(payload: &[u8; 64], version: Version, requested: u64, ide_scan: bool, defects: Defects) -> Answer {
     let failed = |response| Answer { response, status: Status::GOOD, residual: 0, sense: [0; SENSE], sense_len: 0 };
     let Ok((srb, _)) = Srb::ref_from_prefix(&payload[size_of::<Head>()..]) else { return failed(Response::Failure) };
     let (status, scsi) = (SrbStatus(srb.srb_status), Status(srb.scsi_status));
@@ -74,7 +68,8 @@ pub(crate) fn read(
     let refused = status.code() == SrbStatus::INVALID_REQUEST && scsi == Status::GOOD;
     if ide_scan && refused {
         // CHECK CONDITION, ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE: as a disk from before SPC-2 says it.
-        let mut answer = Answer { response: Response::Complete, status: Status::CHECK_CONDITION, ..failed(Response::Failure) };
+        let mut answer =
+            Answer { response: Response::Complete, status: Status::CHECK_CONDITION, ..failed(Response::Failure) };
         (answer.sense[0], answer.sense[2], answer.sense[7], answer.sense[12]) = (0x70, 5, 10, 0x20);
         answer.sense_len = 18;
         return answer;

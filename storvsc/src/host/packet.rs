@@ -1,7 +1,7 @@
 //! Packets to the host, word by word. Any context.
 
-use undercroft_block::scsi::{Cdb, Direction as Way};
 use undercroft_block::Piece;
+use undercroft_block::scsi::{Cdb, Direction as Way};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -47,7 +47,10 @@ fn with_srb(operation: Operation, srb: &Srb) -> Vstor {
 /// A reset of a unit or of the bus.
 pub(crate) fn reset(operation: Operation, unit: Unit) -> Vstor {
     let srb = srb(unit, &[], Way::None, 0, Version::WIN10);
-    with_srb(operation, &Srb { length: U16::ZERO, sense_length: 0, direction: 0, flags: U32::ZERO, timeout: U32::ZERO, ..srb })
+    with_srb(
+        operation,
+        &Srb { length: U16::ZERO, sense_length: 0, direction: 0, flags: U32::ZERO, timeout: U32::ZERO, ..srb },
+    )
 }
 
 fn srb(unit: Unit, cdb: &[u8], way: Way, transfer: u32, version: Version) -> Srb {

@@ -1,5 +1,10 @@
 //! The driver against the model of the host, and its hazards with their controls.
 
+mod basics;
+mod rig;
+
+use rig::*;
+
 /// The message of the panic of `f`: what a check says of a broken twin.
 pub(crate) fn caught(f: impl FnOnce()) -> String {
     let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).expect_err("the hazard goes unseen");

@@ -209,13 +209,13 @@ fn the_packets_of_the_host() {
                 (2, _) => assert_eq!(status, REVISION_MISMATCH),
                 (4, _) => {
                     let properties = Properties::ref_from_prefix(&payload[12..]).unwrap().0;
-                    let got = (properties.max_sub_channels.get(), properties.flags.get(), properties.max_transfer.get());
+                    let got =
+                        (properties.max_sub_channels.get(), properties.flags.get(), properties.max_transfer.get());
                     assert_eq!((status, got), (0, (1, 1, 0x4_0000)));
                 }
                 (_, Sent::Step(_)) => assert_eq!(status, 0, "step {transaction}"),
                 (_, Sent::Command(_, _, length)) => {
-                    let answer =
-                        outcome::read(&payload, Version::WIN8_1, u64::from(length), false, Defects::none());
+                    let answer = outcome::read(&payload, Version::WIN8_1, u64::from(length), false, Defects::none());
                     // "nt 0x0 srb 0x1 scsi 0x0 tx 36"
                     let fields: Vec<&str> = told[transaction as usize - 7].split(' ').collect();
                     let scsi = u8::from_str_radix(&fields[5][2..], 16).unwrap();

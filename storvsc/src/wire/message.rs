@@ -89,17 +89,8 @@ impl Version {
     pub const V6_0: Self = Self(6 << 16);
 
     /// All that this guest speaks, the newest first: hosts take exact members only.
-    pub const ALL: [Self; 9] = [
-        Self::V6_0,
-        Self::V5_3,
-        Self::V5_2,
-        Self::V5_1,
-        Self::V5_0,
-        Self::V4_1,
-        Self::V4_0,
-        Self::V3_0,
-        Self::V2_4,
-    ];
+    pub const ALL: [Self; 9] =
+        [Self::V6_0, Self::V5_3, Self::V5_2, Self::V5_1, Self::V5_0, Self::V4_1, Self::V4_0, Self::V3_0, Self::V2_4];
 }
 
 impl fmt::Display for Version {
