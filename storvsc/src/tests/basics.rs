@@ -2,11 +2,9 @@
 
 use undercroft_block::BlockDevice;
 use undercroft_block::scsi::{Host, scan};
-use undercroft_hosts::{Config, Disk, Schedule};
+use undercroft_hosts::{Disk, Schedule};
 
 use super::*;
-use crate::wire::message::Version as Bus;
-use crate::wire::vstor::Version;
 
 const SCHEDULES: [Schedule; 3] = [Schedule::Eager, Schedule::Lazy, Schedule::RANDOM];
 
