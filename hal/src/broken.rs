@@ -46,6 +46,8 @@ pub(crate) enum Hazard {
     ClosedMarkLost,
     /// A message that waits behind another is not asked for (SynIC).
     MessageNotEnded,
+    /// A grant that the other domain uses is given out again (Xen).
+    RevokedInUse,
 }
 
 crate::put_back!(Hazard);

@@ -23,6 +23,7 @@ pub mod context;
 pub mod cpu;
 pub mod dispatch;
 pub mod dma;
+mod everywhere;
 pub mod executor;
 pub mod firmware;
 pub mod heap;

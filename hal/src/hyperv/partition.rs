@@ -4,24 +4,20 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use core::time::Duration;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::registers::{self, ENABLE, OS_ID, PAGE};
 use super::synic::Synic;
 use super::{CallError, Features, Hypervisor, Limits, Message, TooManyListeners};
-use crate::clock::Instant;
-use crate::context::{BottomHalf, Task};
-use crate::cpu;
+use crate::context::Task;
+use crate::{cpu, everywhere};
 use crate::dma::{Coherent, DmaConstraints, DmaError};
 use crate::irq::{self, Handled, Interrupt, IrqError};
 use crate::sync::{IrqSpinLock, Rank};
-use crate::work::{BottomHalfWork, Turn};
+use crate::work::BottomHalfWork;
 
 /// The CPU that messages of the host come to.
 pub const MESSAGES_CPU: usize = 0;
-/// How long the other CPUs may take to set their part up.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The page of a hypercall's input: anything may be held while a call is made.
 const INPUT_RANK: Rank = Rank::new(46);
 
@@ -146,28 +142,8 @@ impl Inner {
 
     /// Runs `f` once on every CPU, in bottom-half context. `false`: one did not come.
     fn on_all(self: &Arc<Self>, cx: &Task, f: fn(&Self, usize)) -> bool {
-        let done = Arc::new(AtomicUsize::new(0));
-        let works: Vec<_> = (0..self.cpus.len())
-            .map(|cpu| {
-                let (inner, done) = (Arc::clone(self), Arc::clone(&done));
-                BottomHalfWork::new(cpu, move |_: &BottomHalf| {
-                    f(&inner, cpu);
-                    done.fetch_add(1, Ordering::AcqRel);
-                    Turn::Done
-                })
-            })
-            .collect();
-        works.iter().for_each(BottomHalfWork::schedule);
-        let started = Instant::now();
-        while done.load(Ordering::Acquire) < works.len() {
-            if started.elapsed() > PATIENCE {
-                return false;
-            }
-            cx.run_pending();
-            cpu::relax();
-        }
-        works.into_iter().for_each(|work| work.remove(cx));
-        true
+        let inner = Arc::clone(self);
+        everywhere::run(cx, self.cpus.len(), move |cpu| f(&inner, cpu))
     }
 }
 

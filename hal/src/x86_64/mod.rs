@@ -37,7 +37,7 @@ mod timer;
 mod trampoline;
 mod vectors;
 pub mod watchdog;
-mod xen;
+pub mod xen;
 
 pub use heap::{Frames, Heap};
 pub use platform::X86;

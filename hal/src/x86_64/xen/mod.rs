@@ -4,12 +4,14 @@
 
 mod console;
 mod hypercall;
+mod processor;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::clock;
 
 pub(super) use console::{Ring, early_write};
+pub use processor::start;
 
 static IS_HERE: AtomicBool = AtomicBool::new(false);
 
