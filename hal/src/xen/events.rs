@@ -95,6 +95,25 @@ impl Inner {
     }
 }
 
+/// Notifies the other end of an event channel.
+pub struct Notifier {
+    inner: Arc<Inner>,
+    port: u32,
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifier").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl Notifier {
+    /// Notifies the other end. Any context. That it is not there (any more) is no error here: what depends on it learns that otherwise.
+    pub fn notify(&self) {
+        let _ = self.inner.notify(self.port);
+    }
+}
+
 /// An end of an event channel. Dropped, it is closed, unless the tool stack had made it, and its handler does not start any more.
 pub struct EventChannel {
     inner: Arc<Inner>,
@@ -122,7 +141,7 @@ impl EventChannel {
         domain: &Domain,
         remote: DomainId,
         cpu: usize,
-        handler: impl Fn(&BottomHalf) -> Turn + Send + Sync + 'static,
+        handler: impl Fn(&BottomHalf, &Notifier) -> Turn + Send + Sync + 'static,
     ) -> Result<Self, Errno> {
         let mut argument = AllocateUnbound { domain: MYSELF, remote: remote.0, port: 0 };
         domain.inner.call(wire::call::EVENT_CHANNEL, event::ALLOCATE_UNBOUND, &mut argument)?;
@@ -138,7 +157,7 @@ impl EventChannel {
         domain: &Domain,
         number: u32,
         cpu: usize,
-        handler: impl Fn(&BottomHalf) -> Turn + Send + Sync + 'static,
+        handler: impl Fn(&BottomHalf, &Notifier) -> Turn + Send + Sync + 'static,
     ) -> Result<Self, Errno> {
         let vcpu = domain.inner.vcpus.get(cpu).ok_or(NO_SPACE)?.load(Ordering::Relaxed);
         let mut argument = BindVirq { virq: number, vcpu, port: 0 };
@@ -155,7 +174,7 @@ impl EventChannel {
         domain: &Domain,
         port: u32,
         cpu: usize,
-        handler: impl Fn(&BottomHalf) -> Turn + Send + Sync + 'static,
+        handler: impl Fn(&BottomHalf, &Notifier) -> Turn + Send + Sync + 'static,
     ) -> Result<Self, Errno> {
         Self::with(domain, port, cpu, false, true, handler)
     }
@@ -166,10 +185,11 @@ impl EventChannel {
         cpu: usize,
         is_ours: bool,
         moves: bool,
-        handler: impl Fn(&BottomHalf) -> Turn + Send + Sync + 'static,
+        handler: impl Fn(&BottomHalf, &Notifier) -> Turn + Send + Sync + 'static,
     ) -> Result<Self, Errno> {
         let inner = &domain.inner;
-        let work = Arc::new(BottomHalfWork::new(cpu, handler));
+        let notifier = Notifier { inner: Arc::clone(inner), port };
+        let work = Arc::new(BottomHalfWork::new(cpu, move |cx| handler(cx, &notifier)));
         // From here on it is closed whatever fails.
         let this = Self { inner: Arc::clone(inner), port, cpu, work: Some(Arc::clone(&work)), is_ours };
         if moves {
@@ -192,6 +212,11 @@ impl EventChannel {
     /// Xen's: the other end is not there (any more).
     pub fn notify(&self) -> Result<(), Errno> {
         self.inner.notify(self.port)
+    }
+
+    /// What notifies the other end, apart from this.
+    pub fn notifier(&self) -> Notifier {
+        Notifier { inner: Arc::clone(&self.inner), port: self.port }
     }
 
     /// Has the handler run as if a notification had come. Any context.

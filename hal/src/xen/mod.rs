@@ -19,7 +19,7 @@ mod refs;
 mod wire;
 
 pub use domain::{Counts, Domain, StartError};
-pub use events::EventChannel;
+pub use events::{EventChannel, Notifier};
 pub use features::Features;
 pub use grants::{Access, Grant, InUse, NoGrant};
 pub use page::{PAGE, SharedPage};

@@ -1,0 +1,16 @@
+//! Xen's paravirtual devices for a guest: xenstore, the states of its bus, block devices.
+//!
+//! # Layers
+//! `undercroft_hal::xen` is the hypervisor's interface: event channels, grants, shared pages. [`store`] is the data base by which domains
+//! tell each other of their devices.
+//!
+//! # The other domain
+//! is an adversary with a written contract: whatever it says is read once, checked, and answered with a typed error; nothing it says makes
+//! this crate panic.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+extern crate alloc;
+
+pub mod store;
