@@ -2,7 +2,7 @@
 //!
 //! # Layers
 //! `undercroft_hal::xen` is the hypervisor's interface: event channels, grants, shared pages. [`store`] is the data base by which domains
-//! tell each other of their devices.
+//! tell each other of their devices, [`bus`] the states by which two ends come together, [`blk`] block devices.
 //!
 //! # The other domain
 //! is an adversary with a written contract: whatever it says is read once, checked, and answered with a typed error; nothing it says makes
@@ -13,4 +13,7 @@
 
 extern crate alloc;
 
+pub mod blk;
+pub mod bus;
 pub mod store;
+mod wait;

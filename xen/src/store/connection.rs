@@ -19,6 +19,7 @@ use zerocopy::IntoBytes;
 use super::error::StoreError;
 use super::incoming::Incoming;
 use super::wire::{HEADER, Header, Kind, MOST_BODY, page};
+use crate::wait;
 
 /// How long a request may take. The server is a process of the first domain, which may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -187,11 +188,11 @@ impl Connection {
 
     /// Waits, looking again after each of the server's notifications, and now and then.
     fn wait(&self, cx: &Task, deadline: Instant, ready: impl Fn() -> bool) -> Result<(), StoreError> {
-        let late = || Instant::now() >= deadline;
-        cx.wait_until(|| ready() || self.is_broken.load(Ordering::Acquire) || late());
+        let broken = || self.is_broken.load(Ordering::Acquire);
+        wait::until(cx, deadline, || ready() || broken());
         if ready() {
             Ok(())
-        } else if self.is_broken.load(Ordering::Acquire) {
+        } else if broken() {
             Err(StoreError::Broken)
         } else {
             // What was sent in part cannot be taken back: nothing after it would be understood.

@@ -1,0 +1,253 @@
+//! Coming together with the other end, by xenstore. Task context.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use undercroft_hal::xen::{Domain, DomainId};
+use undercroft_hal::{Task, cpu};
+
+use super::error::ConnectError;
+use super::pool::{Granted, MOST_PAGES};
+use super::ring::Ring;
+use super::shape::Told;
+use crate::bus::{Backend, State};
+use crate::store::{Store, StoreError, Transaction};
+
+/// How long the other end may take for each of its steps: it may be a process that is only being started.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Pages of a ring at most, as a power of two: 512 requests.
+const MOST_ORDER: u64 = 4;
+
+/// What of a device lies in xenstore before it is connected.
+pub(crate) struct Device {
+    /// Our end's place.
+    pub(crate) path: String,
+    pub(crate) backend_path: String,
+    pub(crate) backend: DomainId,
+    /// The number by which the protocol calls it.
+    pub(crate) handle: u16,
+    /// As people call it.
+    pub(crate) name: String,
+    pub(crate) is_disk: bool,
+}
+
+/// Names the path in an error.
+pub(crate) fn at<T>(path: &str, result: Result<T, StoreError>) -> Result<T, ConnectError> {
+    result.map_err(|error| ConnectError::Store(path.into(), error))
+}
+
+/// Reads what is known of device `number`.
+pub(crate) fn device(cx: &Task, store: &Store, number: &str) -> Result<Device, ConnectError> {
+    let path = format!("device/vbd/{number}");
+    let text = |name: &str| {
+        let path = format!("{path}/{name}");
+        at(&path, store.read_text(cx, Transaction::NONE, &path))
+    };
+    let count = |name: &str| {
+        let path = format!("{path}/{name}");
+        at(&path, store.read_number(cx, Transaction::NONE, &path))
+    };
+    let backend = count("backend-id")?;
+    let device = count("virtual-device").or_else(|_| number.parse().map_err(|_| ConnectError::Bad("its number", 0)))?;
+    Ok(Device {
+        backend_path: text("backend")?,
+        backend: DomainId(u16::try_from(backend).map_err(|_| ConnectError::Bad("its domain", backend))?),
+        // Numbers of more than 16 bits are cut: there is one device to a ring, and nobody looks.
+        handle: device as u16,
+        name: name(device),
+        is_disk: text("device-type").is_ok_and(|kind| kind == "disk"),
+        path,
+    })
+}
+
+/// The name of a device by its number (`docs/man/xen-vbd-interface.7`).
+fn name(number: u64) -> String {
+    const EXTENDED: u64 = 1 << 28;
+    let letters = |mut index: u64| {
+        let mut name = String::new();
+        loop {
+            name.insert(0, char::from(b'a' + (index % 26) as u8));
+            if index < 26 {
+                return name;
+            }
+            index = index / 26 - 1;
+        }
+    };
+    let with_partition = |prefix: &str, disk: u64, partition: u64| match partition {
+        0 => format!("{prefix}{}", letters(disk)),
+        _ => format!("{prefix}{}{partition}", letters(disk)),
+    };
+    match (number & EXTENDED != 0, number >> 8) {
+        (true, _) => with_partition("xvd", (number & !EXTENDED) >> 8, number & 0xFF),
+        (false, 202) => with_partition("xvd", number >> 4 & 0xF, number & 0xF),
+        (false, 3) => with_partition("hd", number >> 6 & 3, number & 0x3F),
+        (false, 22) => with_partition("hd", 2 + (number >> 6 & 3), number & 0x3F),
+        (false, 8) => with_partition("sd", number >> 4 & 0xF, number & 0xF),
+        _ => format!("vbd{number}"),
+    }
+}
+
+/// Waits for the other end to be ready for our rings.
+pub(crate) fn wait_ready(cx: &Task, backend: &Backend) -> Result<(), ConnectError> {
+    let ready = [State::INIT_WAIT, State::INITIALISED, State::CONNECTED];
+    let state = at(&backend.path, backend.wait_for(cx, &ready, PATIENCE))?;
+    if ready.contains(&state) { Ok(()) } else { Err(ConnectError::Gone(state.0)) }
+}
+
+/// How many rings, and how large: what both ends can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    pub(crate) queues: u16,
+    pub(crate) order: u32,
+}
+
+/// Reads what the other end can do before it knows of us.
+pub(crate) fn agree(cx: &Task, store: &Store, backend: &str, cpus: usize) -> Result<Agreed, ConnectError> {
+    let number = |name: &str, otherwise: u64| {
+        let path = format!("{backend}/{name}");
+        at(&path, store.read_number_or(cx, &path, otherwise))
+    };
+    let queues = number("multi-queue-max-queues", 1)?.clamp(1, cpus.clamp(1, 64) as u64);
+    let order = number("max-ring-page-order", 0)?.min(MOST_ORDER);
+    Ok(Agreed { queues: queues as u16, order: order as u32 })
+}
+
+/// Makes a ring of `1 << order` pages that the other end may reach. Returns it with the pages' references.
+pub(crate) fn new_ring(
+    cx: &Task,
+    domain: &Arc<Domain>,
+    other: DomainId,
+    order: u32,
+) -> Result<(Ring<Granted>, Vec<u32>), ConnectError> {
+    let memory = Granted::new(cx, domain, other, 1 << order)?;
+    let references = memory.references().collect();
+    Ok((Ring::new(memory), references))
+}
+
+/// Makes the pages for the data of one queue: as many as all its entries can use, within bounds.
+pub(crate) fn new_pool(
+    cx: &Task,
+    domain: &Arc<Domain>,
+    other: DomainId,
+    entries: u32,
+) -> Result<Vec<Granted>, ConnectError> {
+    /// 2 MiB.
+    const MOST: usize = 512;
+    let wanted = (entries as usize * MOST_PAGES).clamp(MOST_PAGES, MOST);
+    (0..wanted).map(|_| Granted::new(cx, domain, other, 1)).collect()
+}
+
+/// Tells the other end of our rings, each by its references and its event channel.
+pub(crate) fn tell(
+    cx: &Task,
+    store: &Store,
+    device: &Device,
+    rings: &[(Vec<u32>, u32)],
+    agreed: Agreed,
+) -> Result<(), ConnectError> {
+    let path = &device.path;
+    let result = store.transaction(cx, |tx| {
+        let write = |name: &str, value: &dyn core::fmt::Display| store.write(cx, tx, &format!("{path}/{name}"), value);
+        for (index, (references, port)) in rings.iter().enumerate() {
+            // One queue's are where there was one only.
+            let place = if rings.len() == 1 { String::new() } else { format!("queue-{index}/") };
+            match references.as_slice() {
+                [one] => write(&format!("{place}ring-ref"), one)?,
+                several => {
+                    for (at, reference) in several.iter().enumerate() {
+                        write(&format!("{place}ring-ref{at}"), reference)?;
+                    }
+                }
+            }
+            write(&format!("{place}event-channel"), port)?;
+        }
+        if rings.len() > 1 {
+            write("multi-queue-num-queues", &rings.len())?;
+        }
+        if agreed.order > 0 {
+            write("ring-page-order", &agreed.order)?;
+        }
+        write("protocol", &"x86_64-abi")?;
+        // Our grants outlive requests: a host that keeps them mapped saves itself work.
+        write("feature-persistent", &1)?;
+        write("state", &State::INITIALISED.0)
+    });
+    at(path, result)
+}
+
+/// Waits until the other end has taken our rings, and reads what it then says of the disk.
+pub(crate) fn wait_connected(cx: &Task, store: &Store, backend: &Backend) -> Result<Told, ConnectError> {
+    // On the way there it may be in any state but those of the end.
+    let wanted = [State::CONNECTED, State::CLOSING, State::CLOSED];
+    let state = at(&backend.path, backend.wait_for(cx, &wanted, PATIENCE))?;
+    if state != State::CONNECTED {
+        return Err(ConnectError::Gone(state.0));
+    }
+    told(cx, store, &backend.path)
+}
+
+/// Reads what a connected end says of the disk.
+pub(crate) fn told(cx: &Task, store: &Store, backend: &str) -> Result<Told, ConnectError> {
+    let number = |name: &str, otherwise: Option<u64>| {
+        let path = format!("{backend}/{name}");
+        let result = match otherwise {
+            Some(otherwise) => store.read_number_or(cx, &path, otherwise),
+            None => store.read_number(cx, Transaction::NONE, &path),
+        };
+        at(&path, result)
+    };
+    let sector_size = number("sector-size", Some(512))?;
+    Ok(Told {
+        sectors: number("sectors", None)?,
+        sector_size,
+        physical_sector_size: number("physical-sector-size", Some(sector_size))?,
+        info: number("info", Some(0))?,
+        flush: number("feature-flush-cache", Some(0))? != 0,
+        barrier: number("feature-barrier", Some(0))? != 0,
+        discard: number("feature-discard", Some(0))? != 0,
+        indirect_segments: number("feature-max-indirect-segments", Some(0))?,
+    })
+}
+
+/// Says what state our end is in.
+pub(crate) fn set_state(cx: &Task, store: &Store, device: &str, state: State) -> Result<(), ConnectError> {
+    let path = format!("{device}/state");
+    at(&path, store.write(cx, Transaction::NONE, &path, state.0.to_string()))
+}
+
+/// Which queue the calling CPU uses.
+pub(crate) fn queue_here(queues: usize) -> usize {
+    cpu::current() % queues.max(1)
+}
+
+/// Waits for the other end to let go.
+pub(crate) fn wait_closed(cx: &Task, backend: &Backend) -> bool {
+    let gone = [State::CLOSED, State::UNKNOWN, State::INITIALISING];
+    backend.wait_for(cx, &gone, PATIENCE).is_ok_and(|state| gone.contains(&state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn devices_are_named_by_their_numbers() {
+        for (number, text) in [
+            (51712, "xvda"),
+            (51728, "xvdb"),
+            (51713, "xvda1"),
+            (1 << 28 | 26 << 8, "xvdaa"),
+            (1 << 28 | 701 << 8 | 3, "xvdzz3"),
+            (768, "hda"),
+            (5632, "hdc"),
+            (2048, "sda"),
+            (2064, "sdb"),
+            (7, "vbd7"),
+        ] {
+            assert_eq!(name(number), text, "{number}");
+        }
+    }
+}

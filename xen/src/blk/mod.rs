@@ -1,0 +1,22 @@
+//! Xen's block devices: the end that asks.
+//!
+//! Source: Xen `public/io/blkif.h`, `public/io/ring.h`, `public/io/xenbus.h`.
+//!
+//! [`wire`] holds the protocol's layouts; `ring` one ring, which knows no requests; `pool` the pages that the other domain may reach; `queue`
+//! what is in flight; `connect` the negotiation by xenstore; [`XenDisk`] is the disk that users see.
+
+mod connect;
+mod copy;
+mod disk;
+mod error;
+mod pool;
+mod queue;
+mod ring;
+mod shape;
+pub mod wire;
+
+#[cfg(test)]
+mod ring_tests;
+
+pub use disk::{Counts, XenDisk, find};
+pub use error::ConnectError;
