@@ -17,12 +17,14 @@ use undercroft_pagecache::Volume;
 use undercroft_virtio::blk::VirtioBlk;
 use undercroft_virtio::wire::DeviceId;
 use undercroft_virtio::{Found, probe_mmio, probe_pci};
+use undercroft_xen::blk::XenDisk;
 
 use crate::cached::Pages;
 use crate::json::{Object, Value};
 use crate::load::Load;
 use crate::news::{Attention, News};
 use crate::report::Report;
+use crate::xen::Xen;
 use crate::{entropy, partitions};
 
 /// A disk in use.
@@ -52,6 +54,8 @@ pub struct Disks {
     /// The disks.
     pub list: Vec<Disk>,
     pub(crate) hosts: Vec<KnownHost>,
+    /// Those of other domains, once more: the other end is to be told when they are not used any more.
+    of_xen: Vec<Arc<XenDisk>>,
     pub(crate) attention: Arc<Attention>,
     /// How many disks each driver ever had: no name is used twice.
     made: Vec<(&'static str, usize)>,
@@ -84,13 +88,14 @@ pub struct MmioWindow {
 /// has come back.
 pub(crate) fn find(
     cx: &Task,
-    windows: &[MmioWindow],
+    (windows, xen): (&[MmioWindow], Option<&Xen>),
     (config, pages): (queue::Config, Pages),
     report: &Report,
     mut first: impl FnMut(),
 ) -> Disks {
     let attention = Arc::new(Attention::new());
-    let mut disks = Disks { list: Vec::new(), hosts: Vec::new(), attention, made: Vec::new(), config, pages };
+    let mut disks =
+        Disks { list: Vec::new(), hosts: Vec::new(), of_xen: Vec::new(), attention, made: Vec::new(), config, pages };
     let mut finder = Finder { cx, report, first: &mut first, disks: &mut disks };
     for function in pci::devices(cx) {
         finder.function(function);
@@ -98,10 +103,24 @@ pub(crate) fn find(
     for window in windows {
         finder.window(window);
     }
+    if let Some(xen) = xen {
+        finder.xen(xen);
+    }
     disks
 }
 
 impl Disks {
+    /// Lets go of all disks.
+    pub(crate) fn leave(self, cx: &Task, report: &Report) {
+        let of_xen = self.of_xen.clone();
+        drop(self);
+        for disk in of_xen {
+            if !disk.close(cx) {
+                report.problem(&"its backend does not let go of it", Some(&disk.identity().serial));
+            }
+        }
+    }
+
     /// Takes a function into use that came later.
     pub(crate) fn function(&mut self, cx: &Task, function: pci::Function, report: &Report) {
         Finder { cx, report, first: &mut || (), disks: self }.function(function);
@@ -159,6 +178,14 @@ impl Finder<'_> {
             Ok(None) => {}
             Err(error) => self.report.problem(&format_args!("{place}: {error}"), None),
         }
+    }
+
+    fn xen(&mut self, xen: &Xen) {
+        xen.disks(self.cx, self.report, |disk| {
+            (self.first)();
+            self.disks.of_xen.push(Arc::clone(&disk));
+            self.disk(disk, None);
+        });
     }
 
     fn window(&mut self, window: &MmioWindow) {

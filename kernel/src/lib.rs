@@ -36,6 +36,7 @@ mod verify;
 #[cfg(test)]
 mod whole_tests;
 mod write;
+pub mod xen;
 
 pub use options::Options;
 pub use report::Report;

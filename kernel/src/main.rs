@@ -14,11 +14,13 @@ use core::panic::PanicInfo;
 use undercroft_hal::irq::IrqLine;
 use undercroft_hal::x86_64::power::Exit;
 use undercroft_hal::x86_64::{Heap, backed, console, machine, stop, watchdog};
+use undercroft_hal::xen::StartError;
 use undercroft_hal::{Instant, Task, cpu, executor};
 use undercroft_image::disks::MmioWindow;
 use undercroft_image::heaps::{Baseline, Memory};
 use undercroft_image::monitor::{Came, Port};
 use undercroft_image::run::{self, Machine};
+use undercroft_image::xen::Xen;
 use undercroft_image::{Report, options};
 use undercroft_timer::timers;
 
@@ -45,6 +47,7 @@ fn main(task: &Task) -> Exit {
             line: IrqLine { number: device.interrupt, level: false, low: false },
         })
         .collect();
+    let xen = xen(task, &report);
     let name = format!("{} ({}{LeftOut})", machine::hypervisor(), machine::firmware());
     let machine = Machine {
         name: &name,
@@ -53,6 +56,7 @@ fn main(task: &Task) -> Exit {
         clock: machine::clock(),
         timer: machine::timer(),
         windows: &windows,
+        xen: xen.as_ref(),
         baseline: Baseline::take(memory),
         port: Some(Port { listen, read: console::read, print: console::print, waits }),
     };
@@ -84,6 +88,19 @@ fn keep_reserve(report: &Report) {
         report.problem(&"there is no memory for the heap's reserve", None);
     }
     machine::keep_reserve(frames);
+}
+
+/// Xen's interface, where there is one.
+fn xen(task: &Task, report: &Report) -> Option<Xen> {
+    let domain = match undercroft_hal::x86_64::xen::start(task) {
+        Ok(domain) => domain,
+        Err(StartError::Unsupported) => return None,
+        Err(error) => {
+            report.problem(&format_args!("Xen: {error}"), None);
+            return None;
+        }
+    };
+    Xen::new(task, domain).inspect_err(|error| report.problem(&format_args!("Xen: {error}"), None)).ok()
 }
 
 fn listen(task: &Task, came: Came) -> Option<Box<dyn Any>> {

@@ -14,6 +14,7 @@ use crate::json::{Object, Value};
 use crate::monitor::{self, Port};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
+use crate::xen::Xen;
 use crate::{account, bare, faults, latency, power, speed, sync, verify, write};
 
 /// The machine, for the first line.
@@ -33,6 +34,8 @@ pub struct Machine<'a> {
     pub windows: &'a [MmioWindow],
     /// What the heaps held before.
     pub baseline: Baseline,
+    /// Xen, where this is a domain of it.
+    pub xen: Option<&'a Xen>,
     /// Where people type, if they can.
     pub port: Option<Port>,
 }
@@ -54,7 +57,7 @@ pub fn run(
     }
     let mut first = true;
     let config = (queue_config(options), Pages::new(machine.memory));
-    let mut disks = disks::find(cx, machine.windows, config, report, || {
+    let mut disks = disks::find(cx, (machine.windows, machine.xen), config, report, || {
         if core::mem::take(&mut first) {
             first_io(entry, report);
         }
@@ -86,7 +89,7 @@ pub fn run(
         sync::all(cx, &disks.list, report);
     }
     // Their queues and buffers go with them.
-    drop(disks);
+    disks.leave(cx, report);
     machine.baseline.check(cx, report);
     interrupts(cx, report);
     end(requests, entry, report);

@@ -70,6 +70,7 @@ fn boot_after(machine: &std::rc::Rc<Machine>, line: &str, before: impl FnOnce(&T
             clock: "virtual",
             timer: "virtual",
             windows: &[],
+            xen: None,
             baseline,
             port: None,
         };

@@ -10,11 +10,11 @@ use super::registers::{self, ENABLE, OS_ID, PAGE};
 use super::synic::Synic;
 use super::{CallError, Features, Hypervisor, Limits, Message, TooManyListeners};
 use crate::context::Task;
-use crate::{cpu, everywhere};
 use crate::dma::{Coherent, DmaConstraints, DmaError};
 use crate::irq::{self, Handled, Interrupt, IrqError};
 use crate::sync::{IrqSpinLock, Rank};
 use crate::work::BottomHalfWork;
+use crate::{cpu, everywhere};
 
 /// The CPU that messages of the host come to.
 pub const MESSAGES_CPU: usize = 0;

@@ -116,7 +116,10 @@ pub struct Domain {
 
 impl fmt::Debug for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Domain").field("features", &self.features).field("counts", &self.counts()).finish_non_exhaustive()
+        f.debug_struct("Domain")
+            .field("features", &self.features)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
     }
 }
 

@@ -77,7 +77,8 @@ impl Grants {
     pub(super) fn start(hypervisor: &dyn Hypervisor) -> Result<Self, StartError> {
         let mut version = 1u32;
         let refused = |errno| StartError::Refused("no grant table of version 1", errno);
-        answer(hypervisor.call(wire::call::GRANT_TABLE, grant::SET_VERSION, version.as_mut_bytes())).map_err(refused)?;
+        answer(hypervisor.call(wire::call::GRANT_TABLE, grant::SET_VERSION, version.as_mut_bytes()))
+            .map_err(refused)?;
         let mut size = QuerySize { domain: MYSELF, ..QuerySize::default() };
         answer(hypervisor.call(wire::call::GRANT_TABLE, grant::QUERY_SIZE, size.as_mut_bytes())).map_err(refused)?;
         let this = Self {

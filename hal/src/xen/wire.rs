@@ -55,20 +55,15 @@ pub struct BindVcpu {
 
 /// Commands of `hvm_op` (`public/hvm/hvm_op.h`).
 pub mod hvm {
-    pub const SET_PARAMETER: u32 = 0;
     pub const GET_PARAMETER: u32 = 1;
     pub const SET_UPCALL_VECTOR: u32 = 23;
 }
 
 /// Indices of parameters (`public/hvm/params.h`).
 pub mod parameter {
-    pub const CALLBACK: u32 = 0;
     pub const STORE_PAGE: u32 = 1;
     pub const STORE_PORT: u32 = 2;
 }
-
-/// In the value of the callback parameter: the rest is a vector.
-pub const CALLBACK_VECTOR: u64 = 2 << 56;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -57,6 +57,7 @@ fn session(input: &[u8]) -> String {
             clock: "virtual",
             timer: "virtual",
             windows: &[],
+            xen: None,
             baseline: Baseline::take(Memory::default),
             port: Some(PORT),
         };

@@ -19,7 +19,7 @@ use crate::store::{Store, StoreError, Transaction};
 /// How long the other end may take for each of its steps: it may be a process that is only being started.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pages of a ring at most, as a power of two: 512 requests.
-const MOST_ORDER: u64 = 4;
+const MOST_ORDER: u32 = 4;
 
 /// What of a device lies in xenstore before it is connected.
 pub(crate) struct Device {
@@ -97,6 +97,22 @@ pub(crate) fn wait_ready(cx: &Task, backend: &Backend) -> Result<(), ConnectErro
     if ready.contains(&state) { Ok(()) } else { Err(ConnectError::Gone(state.0)) }
 }
 
+/// What this end asks for, as far as the other can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Rings; no more than processors.
+    pub queues: u16,
+    /// Pages of a ring, as a power of two, 4 at most: 32 requests in the first page, 512 in sixteen.
+    pub ring_order: u32,
+}
+
+impl Default for Config {
+    /// A ring for each processor, each of two pages: 64 requests. Linux's backend sets memory aside for each that could be.
+    fn default() -> Self {
+        Self { queues: u16::MAX, ring_order: 1 }
+    }
+}
+
 /// How many rings, and how large: what both ends can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Agreed {
@@ -105,13 +121,19 @@ pub(crate) struct Agreed {
 }
 
 /// Reads what the other end can do before it knows of us.
-pub(crate) fn agree(cx: &Task, store: &Store, backend: &str, cpus: usize) -> Result<Agreed, ConnectError> {
+pub(crate) fn agree(
+    cx: &Task,
+    store: &Store,
+    backend: &str,
+    (config, cpus): (Config, usize),
+) -> Result<Agreed, ConnectError> {
     let number = |name: &str, otherwise: u64| {
         let path = format!("{backend}/{name}");
         at(&path, store.read_number_or(cx, &path, otherwise))
     };
-    let queues = number("multi-queue-max-queues", 1)?.clamp(1, cpus.clamp(1, 64) as u64);
-    let order = number("max-ring-page-order", 0)?.min(MOST_ORDER);
+    let queues =
+        number("multi-queue-max-queues", 1)?.clamp(1, cpus.min(usize::from(config.queues)).clamp(1, 64) as u64);
+    let order = number("max-ring-page-order", 0)?.min(u64::from(config.ring_order.min(MOST_ORDER)));
     Ok(Agreed { queues: queues as u16, order: order as u32 })
 }
 
@@ -223,7 +245,13 @@ pub(crate) fn queue_here(queues: usize) -> usize {
     cpu::current() % queues.max(1)
 }
 
-/// Waits for the other end to let go.
+/// Waits for the other end to want to end, too.
+pub(crate) fn wait_closing(cx: &Task, backend: &Backend) -> bool {
+    let going = [State::CLOSING, State::CLOSED, State::UNKNOWN, State::INITIALISING];
+    backend.wait_for(cx, &going, PATIENCE).is_ok_and(|state| going.contains(&state))
+}
+
+/// Waits for the other end to have let go.
 pub(crate) fn wait_closed(cx: &Task, backend: &Backend) -> bool {
     let gone = [State::CLOSED, State::UNKNOWN, State::INITIALISING];
     backend.wait_for(cx, &gone, PATIENCE).is_ok_and(|state| gone.contains(&state))

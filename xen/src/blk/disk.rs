@@ -8,15 +8,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use undercroft_block::{
-    BlockDevice, Error, Event, Features, Identity, Info, Rejected, Refusal, Request, Tag, Watcher,
-};
+use undercroft_block::{BlockDevice, Error, Event, Features, Identity, Info, Refusal, Rejected, Request, Tag, Watcher};
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::work::{BottomHalfWork, Turn};
 use undercroft_hal::xen::{Domain, EventChannel};
 use undercroft_hal::{BottomHalf, Task, cpu};
 
-use super::connect::{self, Device, at};
+use super::connect::{self, Config, Device, at};
 use super::error::ConnectError;
 use super::queue::Queue;
 use super::shape;
@@ -145,6 +143,7 @@ impl XenDisk {
         domain: &Arc<Domain>,
         store: &Arc<Store>,
         number: &str,
+        config: Config,
     ) -> Result<Option<Arc<Self>>, ConnectError> {
         let device = connect::device(cx, store, number)?;
         if !device.is_disk {
@@ -159,7 +158,7 @@ impl XenDisk {
         let path = &device.backend_path;
         let backend = at(path, Backend::new(cx, store, path.clone(), on_change))?;
         connect::wait_ready(cx, &backend)?;
-        let agreed = connect::agree(cx, store, &backend.path, domain.cpus().min(cpu::count()))?;
+        let agreed = connect::agree(cx, store, &backend.path, (config, domain.cpus().min(cpu::count())))?;
         let mut rings = Vec::new();
         for _ in 0..agreed.queues {
             rings.push(connect::new_ring(cx, domain, device.backend, agreed.order)?);
@@ -168,7 +167,8 @@ impl XenDisk {
         let mut channels = Vec::new();
         for (index, door) in doors.iter().enumerate() {
             let door = Arc::clone(door);
-            let serve = move |cx: &BottomHalf, _: &_| door.shared().map_or(Turn::Done, |shared| shared.serve(cx, index));
+            let serve =
+                move |cx: &BottomHalf, _: &_| door.shared().map_or(Turn::Done, |shared| shared.serve(cx, index));
             channels.push(
                 EventChannel::open(cx, domain, device.backend, index % domain.cpus(), serve)
                     .map_err(ConnectError::NoEvents)?,
@@ -221,11 +221,14 @@ impl XenDisk {
         self.channels.iter().for_each(EventChannel::schedule);
         let taken = self.backend.lock().take();
         let Some(mut backend) = taken else { return true };
-        let say = |state| connect::set_state(cx, &self.store, &self.device.path, state);
-        let told = say(State::CLOSING).is_ok();
-        let is_closed = told && connect::wait_closed(cx, &backend);
+        let say = |state| connect::set_state(cx, &self.store, &self.device.path, state).is_ok();
+        // The other end follows: first it wants to end, and when we have ended, it lets go and has ended, too.
+        let is_closed = say(State::CLOSING)
+            && connect::wait_closing(cx, &backend)
+            && say(State::CLOSED)
+            && connect::wait_closed(cx, &backend);
         backend.unwatch(cx);
-        is_closed && say(State::CLOSED).is_ok()
+        is_closed
     }
 
     /// Whether the other end is gone, or was closed.

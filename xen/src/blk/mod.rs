@@ -18,5 +18,6 @@ pub mod wire;
 #[cfg(test)]
 mod ring_tests;
 
+pub use connect::Config;
 pub use disk::{Counts, XenDisk, find};
 pub use error::ConnectError;

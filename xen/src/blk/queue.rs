@@ -156,7 +156,8 @@ impl Queue {
         };
         let id = tag.to_bits();
         if operation == Operation::DISCARD {
-            let discard = Discard { operation: operation.0, flags: 0, handle: self.handle, _pad: 0, id, sector, sectors };
+            let discard =
+                Discard { operation: operation.0, flags: 0, handle: self.handle, _pad: 0, id, sector, sectors };
             state.ring.put(discard);
         } else if is_indirect {
             state.ring.put(self.indirect(operation, &lent, bytes, id, sector));

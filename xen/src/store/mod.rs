@@ -15,7 +15,7 @@ use core::fmt;
 
 use undercroft_hal::Task;
 use undercroft_hal::work::{TaskWork, Turn};
-use undercroft_hal::xen::{Domain, EventChannel, Errno, Notifier, StartError};
+use undercroft_hal::xen::{Domain, Errno, EventChannel, Notifier, StartError};
 
 pub use error::StoreError;
 
@@ -157,7 +157,8 @@ impl Store {
             let mut generation: Option<Vec<u8>> = None;
             loop {
                 let offset = whole.len().to_string();
-                let part = self.ask(cx, tx, Kind::DIRECTORY_PART, &[checked(path)?, b"\0", offset.as_bytes(), b"\0"])?;
+                let part =
+                    self.ask(cx, tx, Kind::DIRECTORY_PART, &[checked(path)?, b"\0", offset.as_bytes(), b"\0"])?;
                 let (now, names) = split(&part).ok_or(StoreError::Broken)?;
                 if generation.get_or_insert_with(|| now.to_vec()) != now {
                     break;

@@ -15,7 +15,7 @@ use super::packages::Xen;
 use super::{dom0, packages};
 
 /// The first domain's memory: its kernel, file system and tools.
-const FIRST_DOMAIN_MIB: u32 = 192;
+const FIRST_DOMAIN_MIB: u32 = 256;
 /// What Xen, its tables and the modules on the way need beside that.
 const XEN_MIB: u32 = 224;
 

@@ -33,7 +33,9 @@ impl Hypervisor for Processor {
     fn call(&self, number: u32, command: u32, argument: &mut [u8]) -> i64 {
         // SAFETY: the structure is what the command takes, by the contract of `Domain`, and stays for the call. A call that takes a count
         // is told one.
-        unsafe { hypercall::call(u64::from(number), [u64::from(command), argument.as_mut_ptr().addr() as u64, 1, 0, 0]) }
+        unsafe {
+            hypercall::call(u64::from(number), [u64::from(command), argument.as_mut_ptr().addr() as u64, 1, 0, 0])
+        }
     }
 
     fn vcpu_call(&self, command: u32, vcpu: u32, argument: &mut [u8]) -> i64 {
