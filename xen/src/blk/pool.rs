@@ -71,10 +71,8 @@ impl Drop for Granted {
     fn drop(&mut self) {
         let mut is_free = true;
         for grant in self.grants.drain(..) {
-            if let Err((grant, _)) = self.domain.revoke(grant) {
-                core::mem::forget(grant);
-                is_free = false;
-            }
+            // One that is in use stays granted.
+            is_free &= self.domain.revoke(grant).is_ok();
         }
         if !is_free {
             core::mem::forget(self.memory.take());
