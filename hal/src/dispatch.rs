@@ -235,6 +235,7 @@ pub struct BottomHalvesOff {
 }
 
 impl BottomHalvesOff {
+    #[inline]
     pub(crate) fn new() -> Self {
         system::with_cpu(|cpu| {
             cpu.bottom_halves_off.store(cpu.bottom_halves_off.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -244,6 +245,7 @@ impl BottomHalvesOff {
 }
 
 impl Drop for BottomHalvesOff {
+    #[inline]
     fn drop(&mut self) {
         let look = system::with_cpu(|cpu| {
             let off = cpu.bottom_halves_off.load(Ordering::Relaxed) - 1;

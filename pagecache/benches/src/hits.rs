@@ -18,10 +18,10 @@ use crate::volume;
 
 /// 64 MiB.
 pub const PAGES: u32 = 16_384;
-/// Reads of a round.
-const READS: u32 = 100_000;
+/// Reads of a round: few milliseconds, so that on a busy machine some rounds of each candidate run undisturbed.
+const READS: u32 = 10_000;
 /// Reads before those: the processor's caches are as a candidate's own reads leave them, not those of the one before.
-const BEFORE: u32 = 30_000;
+const BEFORE: u32 = 5_000;
 
 type Page = [u8; PAGE];
 

@@ -60,6 +60,7 @@ impl Table {
             return Some(chunk);
         }
         let Some(at) = self.chunks.iter().position(Option::is_none) else { return Some(chunk) };
+        self.index.chunk_is_at(at, &chunk);
         self.chunks[at] = Some(chunk);
         self.chunks_held += 1;
         for slot in self.slots(at) {

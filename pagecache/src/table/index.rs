@@ -1,42 +1,48 @@
 //! Which page is where: the slots of indices, by open addressing, half full at most. Changed under the volume's lock.
 //!
-//! An entry is the upper half of the index's hash, whose first bits say where the entry wants to be, and the slot. They lie together: where the search
-//! begins, eight of them share a line of the processor's cache. Who is about to take the lock may look first, so that the line is on its way while the
-//! lock is taken; what was seen then is a [`Hint`] and is believed only if the page says the same.
+//! An entry is the index itself, its slot, and whether the page's bytes are valid: what a hit has to know, in one word. Where the search begins, eight
+//! of them share a line of the processor's cache. Who is about to take the lock has that line fetched before, and what the hit will need next.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use undercroft_block::Error;
+use undercroft_hal::cpu;
 
-use super::NONE;
+use super::{NONE, PAGE, Page};
 use crate::memory::filled;
 
 const EMPTY: u64 = u64::MAX;
-
-/// What was seen of an index without the lock.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Hint(u64);
-
-impl Hint {
-    /// The slot that it speaks of.
-    #[inline]
-    pub(super) const fn slot(self) -> usize {
-        self.0 as u32 as usize
-    }
-}
+const VALID: u64 = 1;
+const SLOT_BITS: u32 = 23;
+/// Slots that an entry can tell apart: 32 GiB of pages.
+pub(super) const MOST_SLOTS: u32 = 1 << SLOT_BITS;
+/// Indices that an entry can tell apart, less that of an empty one: volumes of 8 PiB, but for a page.
+pub(crate) const MOST_INDICES: u64 = (1 << (u64::BITS - 1 - SLOT_BITS)) - 1;
 
 #[derive(Debug)]
 pub(crate) struct Index {
     entries: Box<[AtomicU64]>,
-    /// By how much the upper half of a hash is shifted for its first bits.
+    /// By how much a hash is shifted for its first bits.
     shift: u32,
+    /// Where what is known of pages begins, and where each chunk of them does: addresses to be fetched, never to be used.
+    pages_at: usize,
+    chunks_at: Box<[AtomicUsize]>,
+    chunk_shift: u32,
 }
 
-/// The upper half of an index's hash: a product spreads well into its upper bits.
+const fn entry(index: u64, slot: u32) -> u64 {
+    index << (SLOT_BITS + 1) | (slot as u64) << 1
+}
+
 #[inline]
-const fn tag(index: u64) -> u32 {
-    (index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+const fn index_of(entry: u64) -> u64 {
+    entry >> (SLOT_BITS + 1)
+}
+
+#[inline]
+const fn slot_of(entry: u64) -> u32 {
+    (entry >> 1) as u32 & (MOST_SLOTS - 1)
 }
 
 impl Index {
@@ -45,20 +51,31 @@ impl Index {
         (pages * 2).next_power_of_two()
     }
 
-    pub(super) fn new(pages: usize) -> Result<Self, Error> {
-        let entries = Self::entries(pages);
-        let shift = 32 - entries.trailing_zeros();
-        Ok(Self { entries: filled(entries, |_| AtomicU64::new(EMPTY))?, shift })
+    pub(super) fn new(count: usize, pages: &[Page], chunks: usize, chunk_shift: u32) -> Result<Self, Error> {
+        let entries = Self::entries(count);
+        Ok(Self {
+            entries: filled(entries, |_| AtomicU64::new(EMPTY))?,
+            shift: u64::BITS - entries.trailing_zeros(),
+            pages_at: pages.as_ptr().addr(),
+            chunks_at: filled(chunks, |_| AtomicUsize::new(0))?,
+            chunk_shift,
+        })
     }
 
+    /// A chunk's pages are elsewhere now.
+    pub(super) fn chunk_is_at(&self, chunk: usize, bytes: &[u8]) {
+        self.chunks_at[chunk].store(bytes.as_ptr().addr(), Ordering::Relaxed);
+    }
+
+    /// Where an index would be first: a product spreads well into its upper bits.
     #[inline]
-    fn home(&self, tag: u32) -> usize {
-        (tag >> self.shift) as usize
+    fn home(&self, index: u64) -> usize {
+        (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
     }
 
     #[inline]
     fn get(&self, at: usize) -> u64 {
-        // There is at least one entry, and their number is a power of two.
+        // There are entries, and their number is a power of two.
         self.entries[at & (self.entries.len() - 1)].load(Ordering::Relaxed)
     }
 
@@ -66,51 +83,68 @@ impl Index {
         self.entries[at & (self.entries.len() - 1)].store(entry, Ordering::Relaxed);
     }
 
-    /// What there is where an index would be first. With or without the lock.
+    /// Has fetched what a hit will need: with or without the lock.
     #[inline]
-    pub(crate) fn hint(&self, index: u64) -> Hint {
-        Hint(self.get(self.home(tag(index))))
+    pub(crate) fn fetch(&self, index: u64) {
+        let entry = self.get(self.home(index));
+        let slot = slot_of(entry) as usize;
+        if let Some(chunk) = self.chunks_at.get(slot >> self.chunk_shift).filter(|_| index_of(entry) == index) {
+            let within = (slot & ((1 << self.chunk_shift) - 1)) * PAGE;
+            cpu::prefetch(chunk.load(Ordering::Relaxed).wrapping_add(within));
+            cpu::prefetch(self.pages_at.wrapping_add(slot * size_of::<Page>()));
+        }
     }
 
-    /// The first slot with the hash of an index of which `is` is true.
+    /// Where the entry of an index is, and what it is.
     #[inline]
-    pub(super) fn find(&self, index: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
-        let tag = tag(index);
-        let mut at = self.home(tag);
+    fn look(&self, index: u64) -> Option<(usize, u64)> {
+        let mut at = self.home(index);
         loop {
             let entry = self.get(at);
+            if index_of(entry) == index {
+                return Some((at, entry));
+            }
             if entry == EMPTY {
                 return None;
             }
-            let slot = entry as u32;
-            if (entry >> 32) as u32 == tag && is(slot) {
-                return Some(slot);
-            }
             at += 1;
         }
+    }
+
+    /// The slot of an index.
+    #[inline]
+    pub(super) fn find(&self, index: u64) -> Option<u32> {
+        // What is too far for an entry is nowhere.
+        self.look(index).filter(|_| index < MOST_INDICES).map(|(_, entry)| slot_of(entry))
+    }
+
+    /// The slot of an index, if its page is valid.
+    #[inline]
+    pub(super) fn find_valid(&self, index: u64) -> Option<u32> {
+        let (_, entry) = self.look(index)?;
+        (entry & VALID != 0 && index < MOST_INDICES).then_some(slot_of(entry))
     }
 
     /// Puts the slot of an index in. There are fewer slots than entries.
     pub(super) fn insert(&self, index: u64, slot: u32) {
-        debug_assert!(slot != NONE);
-        let tag = tag(index);
-        let mut at = self.home(tag);
+        debug_assert!(slot != NONE && index < MOST_INDICES);
+        let mut at = self.home(index);
         while self.get(at) != EMPTY {
             at += 1;
         }
-        self.set(at, u64::from(tag) << 32 | u64::from(slot));
+        self.set(at, entry(index, slot));
+    }
+
+    /// The page of an index is valid now, or not any more.
+    pub(super) fn validate(&self, index: u64, valid: bool) {
+        if let Some((at, entry)) = self.look(index) {
+            self.set(at, entry & !VALID | u64::from(valid));
+        }
     }
 
     /// Takes the slot of an index out, and moves up those behind it that would rather be where it was.
-    pub(super) fn remove(&self, index: u64, slot: u32) {
-        let entry = u64::from(tag(index)) << 32 | u64::from(slot);
-        let mut hole = self.home(tag(index));
-        while self.get(hole) != entry {
-            if self.get(hole) == EMPTY {
-                return;
-            }
-            hole += 1;
-        }
+    pub(super) fn remove(&self, index: u64) {
+        let Some((mut hole, _)) = self.look(index) else { return };
         let mask = self.entries.len() - 1;
         let mut at = hole + 1;
         loop {
@@ -118,7 +152,7 @@ impl Index {
             if next == EMPTY {
                 break;
             }
-            let wants = self.home((next >> 32) as u32);
+            let wants = self.home(index_of(next));
             if at.wrapping_sub(wants) & mask >= at.wrapping_sub(hole) & mask {
                 self.set(hole, next);
                 hole = at;
@@ -140,23 +174,23 @@ mod tests {
     #[test]
     fn what_was_put_in_is_found_until_it_is_taken_out() {
         for seed in 0..20 {
-            let (mut random, index) = (Random::new(seed), Index::new(64).unwrap());
-            let (mut held, mut names) = (HashMap::<u64, u32>::new(), vec![u64::MAX; 64]);
+            let (mut random, index) = (Random::new(seed), Index::new(64, &[], 0, 4).unwrap());
+            let mut held = HashMap::<u64, u32>::new();
             let mut free: Vec<u32> = (0..64).collect();
             for _ in 0..5000 {
                 let page = random.below(200) as u64 * [1, 4096][random.below(2)];
                 if let Some(slot) = held.remove(&page) {
-                    index.remove(page, slot);
-                    names[slot as usize] = u64::MAX;
+                    index.remove(page);
                     free.push(slot);
                 } else if let Some(slot) = free.pop() {
                     index.insert(page, slot);
-                    names[slot as usize] = page;
                     held.insert(page, slot);
                 }
-                let find = |page: u64| index.find(page, |slot| names[slot as usize] == page);
-                assert_eq!(find(page), held.get(&page).copied());
-                held.iter().for_each(|(page, slot)| assert_eq!(find(*page), Some(*slot)));
+                assert_eq!(index.find(page), held.get(&page).copied());
+                held.iter().for_each(|(page, slot)| assert_eq!(index.find(*page), Some(*slot)));
+                let valid = random.chance(50);
+                index.validate(page, valid);
+                assert_eq!(index.find_valid(page), held.get(&page).copied().filter(|_| valid));
             }
         }
     }

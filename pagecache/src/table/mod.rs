@@ -18,7 +18,7 @@ use undercroft_block::Error;
 use undercroft_hal::dma::DmaBuf;
 
 use self::chunks::LEAST;
-pub(crate) use self::index::{Hint, Index};
+pub(crate) use self::index::{Index, MOST_INDICES};
 pub(crate) use self::list::Place;
 use self::list::{LISTS, List};
 use crate::broken::{self, Hazard};
@@ -28,31 +28,30 @@ use crate::state::{self, PageState};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
-/// Pages of a volume at most: 4 TiB.
-const MOST: u32 = 1 << 30;
 /// No page.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// What is known of a page.
+/// What is known of a page. What a hit looks at comes first, and lies in one line of the processor's cache.
 #[derive(Debug)]
+#[repr(C, align(16))]
 pub(crate) struct Page {
     /// Its index in the volume; of no meaning while it is free.
     pub(crate) index: u64,
+    /// Who waits until it is not in flight any more.
+    pub(crate) waiters: Line,
+    state: PageState,
+    uses: u8,
+    /// It was read ahead, and not used yet.
+    pub(crate) ahead: bool,
+    main: bool,
+    place: Place,
     /// The epoch in which it got the first change that is not sent yet.
     pub(crate) since: u32,
     next: u32,
     prev: u32,
-    /// Who waits until it is not in flight any more.
-    pub(crate) waiters: Line,
     pins: u16,
     /// Of those, pins of mappings by which it may be changed at any time.
     maps: u16,
-    state: PageState,
-    place: Place,
-    uses: u8,
-    main: bool,
-    /// It was read ahead, and not used yet.
-    pub(crate) ahead: bool,
 }
 
 /// The bookkeeping per page, with its entries in the index and its ghosts at their most: the bound is 96 bytes.
@@ -69,6 +68,8 @@ pub(crate) struct Table {
     chunk_shift: u32,
     chunks_held: u32,
     chunks_allowed: u32,
+    /// Pages that somebody waits for.
+    lines: u32,
     lists: [List; LISTS],
     counts: [u32; PageState::ALL.len()],
     /// The present epoch. It goes on with every sync and every tick.
@@ -93,7 +94,7 @@ impl Table {
     /// # Errors
     /// [`Error::NoMemory`].
     pub(crate) fn new(pages: u32) -> Result<Self, Error> {
-        let pages = pages.clamp(1, MOST);
+        let pages = pages.clamp(1, index::MOST_SLOTS / 2);
         let chunk = chunks::pages_in_a_chunk(pages);
         let chunks = pages.div_ceil(chunk);
         let pages = chunks as usize * chunk as usize;
@@ -113,14 +114,17 @@ impl Table {
         };
         let mut counts = [0; PageState::ALL.len()];
         counts[PageState::Free as usize] = pages as u32;
+        let pages_there = filled(pages, blank)?;
+        let index = Index::new(pages, &pages_there, chunks as usize, chunk.trailing_zeros())?;
         Ok(Self {
-            pages: filled(pages, blank)?,
-            index: Arc::new(Index::new(pages)?),
+            pages: pages_there,
+            index: Arc::new(index),
             ghosts: filled(pages.next_power_of_two(), |_| 0)?,
             chunks: filled(chunks as usize, |_| None)?,
             chunk_shift: chunk.trailing_zeros(),
             chunks_held: 0,
             chunks_allowed: chunks,
+            lines: 0,
             lists: [List::EMPTY; LISTS],
             counts,
             epoch: 0,
@@ -133,18 +137,30 @@ impl Table {
     /// The page of an index, if it is here.
     #[inline]
     pub(crate) fn find(&self, index: u64) -> Option<u32> {
-        self.index.find(index, |slot| self.pages[slot as usize].index == index)
+        self.index.find(index)
     }
 
-    /// The same, for who has looked without the lock before.
+    /// The page of an index, if it is here, valid, and nobody waits for it.
     #[inline]
-    pub(crate) fn find_after(&self, hint: Hint, index: u64) -> Option<u32> {
-        // A free page may have any index.
-        let there = |page: &&Page| page.index == index && page.state != PageState::Free;
-        match self.pages.get(hint.slot()).filter(there) {
-            Some(_) => Some(hint.slot() as u32),
-            None => self.find(index),
-        }
+    pub(crate) fn find_ready(&self, index: u64) -> Option<u32> {
+        let slot = self.index.find_valid(index)?;
+        // As a rule nobody waits for any page, and what is known of this one need not be looked at.
+        (self.lines == 0 || self.pages[slot as usize].waiters.is_empty()).then_some(slot)
+    }
+
+    /// The line of a page, which may be changed: it had waiters or it had not.
+    pub(crate) fn line(&mut self, slot: u32, change: impl FnOnce(&mut Line)) {
+        let waiters = &mut self.pages[slot as usize].waiters;
+        let before = waiters.is_empty();
+        change(waiters);
+        self.lines = self.lines + u32::from(before) - u32::from(waiters.is_empty());
+    }
+
+    /// Takes the line of a page.
+    pub(crate) fn take_line(&mut self, slot: u32) -> Line {
+        let mut line = Line::EMPTY;
+        self.line(slot, |waiters| core::mem::swap(waiters, &mut line));
+        line
     }
 
     #[inline]
@@ -208,8 +224,12 @@ impl Table {
         }
         self.counts[from as usize] -= 1;
         self.counts[to as usize] += 1;
+        let index = page.index;
+        if from.is_valid() != to.is_valid() {
+            self.index.validate(index, to.is_valid());
+        }
         if to == PageState::Free {
-            self.index.remove(self.pages[slot as usize].index, slot);
+            self.index.remove(index);
         }
         self.settle(slot);
     }

@@ -65,9 +65,13 @@ impl Table {
             assert!(fits, "{:?} in {:?}", page.state, page.place);
             if page.state != PageState::Free {
                 assert_eq!(self.find(page.index), Some(slot as u32), "a page that is not found");
+                let valid = self.index.find_valid(page.index);
+                assert_eq!(valid, page.state.is_valid().then_some(slot as u32), "valid or not");
                 assert!(!self.bytes(slot as u32).is_empty(), "a page without memory");
             }
         }
+        let lines = self.pages.iter().filter(|page| !page.waiters.is_empty()).count();
+        assert_eq!(self.lines as usize, lines, "pages that somebody waits for");
         for state in PageState::ALL {
             let there = self.pages.iter().filter(|page| page.state == state).count();
             assert_eq!(self.count(state) as usize, there, "{state:?}");

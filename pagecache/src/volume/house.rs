@@ -8,7 +8,7 @@ use super::state::State;
 use super::writeback::TICKS;
 use crate::broken::{self, Hazard};
 use crate::state::PageState;
-use crate::table::PAGE;
+use crate::table::{MOST_INDICES, PAGE};
 
 impl State {
     /// Memory for pages has come, or there is none. What comes back is not needed.
@@ -79,6 +79,7 @@ impl State {
             }
             self.table.change(slot, PageState::Free);
         }
+        let end = end.min(MOST_INDICES * PAGE as u64);
         self.device_end = end;
         self.end = end;
     }

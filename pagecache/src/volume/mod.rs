@@ -51,7 +51,8 @@ impl Volume {
     /// all that it will need but the pages.
     ///
     /// # Errors
-    /// [`Error::NoMemory`]; [`Error::Unsupported`] if the device's blocks are larger than a page, or its requests smaller.
+    /// [`Error::NoMemory`]; [`Error::Unsupported`] if the device's blocks are larger than a page, its requests smaller, or it has
+    /// more than 8 PiB.
     pub fn open(cx: &impl NotHardIrq, device: Arc<dyn BlockDevice>, config: Config) -> Result<Self, Error> {
         Self::open_with(cx, device, config, None)
     }

@@ -6,7 +6,6 @@ use super::state::{Found, State, Step};
 use crate::ahead::Plan;
 use crate::broken::{self, Hazard};
 use crate::io::{Io, Stage};
-use crate::line::Line;
 use crate::op::Kind;
 use crate::state::PageState;
 use crate::table::PAGE;
@@ -192,7 +191,7 @@ impl State {
                 self.wake(slot);
             }
             Err(error) => {
-                let mut line = core::mem::replace(&mut self.table.page_mut(slot).waiters, Line::EMPTY);
+                let mut line = self.table.take_line(slot);
                 if broken::is(Hazard::FailedReadStays) {
                     self.table.change(slot, PageState::Clean);
                 } else {

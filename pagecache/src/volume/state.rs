@@ -17,7 +17,7 @@ use crate::line::{Line, NOBODY};
 use crate::memory::filled;
 use crate::op::{Done, Kind, Op, Ops, Phase, To};
 use crate::state::PageState;
-use crate::table::{NONE, PAGE, Table};
+use crate::table::{MOST_INDICES, NONE, PAGE, Table};
 use crate::volume::sync::{Errors, Flush};
 use crate::volume::writeback::WriteBack;
 
@@ -91,13 +91,14 @@ impl State {
     /// A volume's cache over a device of this shape.
     ///
     /// # Errors
-    /// [`Error::NoMemory`]; [`Error::Unsupported`] for blocks larger than a page, or a device that takes less than a page.
+    /// [`Error::NoMemory`]; [`Error::Unsupported`] for blocks larger than a page, a device that takes less than a page, or one of more than 8 PiB.
     pub(crate) fn new(config: Config, info: &Info) -> Result<Self, Error> {
         let limits = &info.limits;
         let boundary = u32::try_from(limits.dma.boundary).ok().filter(|boundary| *boundary != 0).unwrap_or(u32::MAX);
         let most = config.transfer.min(limits.max_segment_bytes).min(limits.max_transfer_bytes).min(boundary);
         let pages = most as usize / PAGE;
         let fits = info.block_size.is_power_of_two() && (512..=PAGE as u32).contains(&info.block_size);
+        let fits = fits && info.bytes() <= MOST_INDICES * PAGE as u64;
         if !fits || most < PAGE as u32 && config.transfer >= PAGE as u32 {
             return Err(Error::Unsupported);
         }
@@ -259,24 +260,26 @@ impl State {
     /// Puts an operation into a page's line.
     pub(crate) fn wait_for(&mut self, id: u16, slot: u32) {
         self.ops.get_mut(id).waited = true;
+        let mut line = self.table.take_line(slot);
         if broken::is(Hazard::WaiterLost) {
-            self.table.page_mut(slot).waiters = Line::EMPTY;
+            line = Line::EMPTY;
         }
-        let waiters = &mut self.table.page_mut(slot).waiters;
-        if broken::is(Hazard::LastFirst) && !waiters.is_empty() {
-            let mut line = core::mem::replace(waiters, Line::EMPTY);
-            self.ops.push(waiters, id);
+        if broken::is(Hazard::LastFirst) && !line.is_empty() {
+            let mut first = Line::EMPTY;
+            self.ops.push(&mut first, id);
             while let Some(id) = self.ops.pop(&mut line) {
-                self.ops.push(waiters, id);
+                self.ops.push(&mut first, id);
             }
-            return;
+            line = first;
+        } else {
+            self.ops.push(&mut line, id);
         }
-        self.ops.push(waiters, id);
+        self.table.line(slot, |waiters| *waiters = line);
     }
 
     /// Steps those that wait for a page, in order, once each.
     pub(crate) fn wake(&mut self, slot: u32) {
-        let mut line = core::mem::replace(&mut self.table.page_mut(slot).waiters, Line::EMPTY);
+        let mut line = self.table.take_line(slot);
         while let Some(id) = self.ops.pop(&mut line) {
             if self.step(id) {
                 self.ops.push(&mut self.runnable, id);

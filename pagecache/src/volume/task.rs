@@ -15,7 +15,7 @@ use crate::line::NOBODY;
 use crate::op::Kind;
 use crate::pin::Pinned;
 use crate::state::PageState;
-use crate::table::{Hint, PAGE};
+use crate::table::PAGE;
 
 impl Volume {
     /// Reads bytes from `start` on.
@@ -27,8 +27,8 @@ impl Volume {
         let (mut at, mut noted) = (start, false);
         loop {
             let found = self.found_before(cx, at / PAGE as u64);
-            // Its line is on its way while the lock is taken.
-            let hint = self.core.index.hint(at / PAGE as u64);
+            // On its way while the lock is taken.
+            self.core.index.fetch(at / PAGE as u64);
             // One hold for all that a page that is here takes: the range at first, the read-ahead at last.
             let mut state = self.core.state.lock(cx);
             if at == start && end > state.end {
@@ -40,7 +40,7 @@ impl Volume {
             let (offset, done) = ((at % PAGE as u64) as usize, (at - start) as usize);
             let len = (PAGE - offset).min((end - at) as usize);
             let part = &mut into[done..done + len];
-            if state.try_read(found, hint, at / PAGE as u64, offset, part) {
+            if state.try_read(found, at / PAGE as u64, offset, part) {
                 at += len as u64;
                 if at < end {
                     continue;
@@ -162,20 +162,13 @@ impl State {
     /// A valid page that nobody waits for: those who do are served first.
     #[inline]
     fn ready_slot(&self, index: u64) -> Option<u32> {
-        self.table.find(index).filter(|slot| self.is_ready(*slot, index))
-    }
-
-    #[inline]
-    fn is_ready(&self, slot: u32, index: u64) -> bool {
-        let free = !self.stale && self.table.state(slot).is_valid() && self.table.page(slot).waiters.is_empty();
-        free && !self.is_fenced(index, NOBODY)
+        self.table.find_ready(index).filter(|_| !self.stale && !self.is_fenced(index, NOBODY))
     }
 
     /// Reads from a page, if that can be done at once.
     #[inline]
-    fn try_read(&mut self, found: Option<u32>, hint: Hint, index: u64, offset: usize, into: &mut [u8]) -> bool {
-        let ready = || self.table.find_after(hint, index).filter(|slot| self.is_ready(*slot, index));
-        let Some(slot) = found.or_else(ready) else { return false };
+    fn try_read(&mut self, found: Option<u32>, index: u64, offset: usize, into: &mut [u8]) -> bool {
+        let Some(slot) = found.or_else(|| self.ready_slot(index)) else { return false };
         into.copy_from_slice(&self.table.bytes(slot)[offset..offset + into.len()]);
         self.counts.hits += 1;
         self.touch(slot);
