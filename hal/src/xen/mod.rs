@@ -7,7 +7,7 @@
 //!
 //! | function | contexts |
 //! |---|---|
-//! | [`Domain::start`], [`Domain::stop`], making and dropping an [`EventChannel`], [`Domain::add_grants`] | task |
+//! | [`Domain::start`], making and dropping an [`EventChannel`], [`Domain::add_grants`] | task |
 //! | [`EventChannel::notify`], [`Domain::grant`], [`Domain::revoke`] | any |
 
 mod domain;

@@ -32,9 +32,9 @@ fn answer(memory: &Coherent, entries: u32) -> u32 {
     to.wrapping_sub(from)
 }
 
-/// X11's neighbour: indices run past 2^32 as past any other number.
+/// X11: indices run past 2^32 as past any other number.
 #[test]
-fn indices_run_past_their_end() {
+fn x11_indices_run_past_their_end() {
     Cpus::new(1).run(0, |_| {
         let shared = memory();
         let host = std::sync::Arc::new(*shared);
@@ -58,9 +58,9 @@ fn indices_run_past_their_end() {
     });
 }
 
-/// X09: an index of the other end's that jumps.
+/// X11: an index of the other end's that jumps.
 #[test]
-fn x09_more_responses_than_requests_are_a_breach() {
+fn x11_more_responses_than_requests_are_a_breach() {
     Cpus::new(1).run(0, |_| {
         for jump in [2, 33, 1 << 31, u32::MAX] {
             let host = std::sync::Arc::new(*memory());
