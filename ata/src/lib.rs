@@ -30,4 +30,4 @@ pub mod wire;
 
 pub use disk::{AtaDisk, Counters};
 pub use error::ProbeError;
-pub use probe::{Found, Other, probe};
+pub use probe::{Found, Other, probe, probe_except};

@@ -41,7 +41,7 @@ pub struct Found {
     pub failures: Vec<(String, ProbeError)>,
 }
 
-/// A packet device: a CD-ROM, say.
+/// A packet device, a CD-ROM, say; or a disk that somebody else has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Other {
     /// Where it is.
@@ -64,10 +64,24 @@ impl Drop for Keeper {
 /// # Errors
 /// [`ProbeError`], if nothing can be done with the controller. What is wrong with one channel or drive is in [`Found::failures`].
 pub fn probe(cx: &Task, function: Function) -> Result<Option<Found>, ProbeError> {
-    probe_with(cx, function, Defects::default())
+    probe_except(cx, function, &[])
 }
 
-pub(crate) fn probe_with(cx: &Task, function: Function, defects: Defects) -> Result<Option<Found>, ProbeError> {
+/// As [`probe`], but for these disks, by channel and number there: somebody else has them, by another way that the machine offers (Hyper-V's
+/// storage channels). They are among [`Found::others`].
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_except(cx: &Task, function: Function, taken: &[(u8, u8)]) -> Result<Option<Found>, ProbeError> {
+    probe_with(cx, function, taken, Defects::default())
+}
+
+pub(crate) fn probe_with(
+    cx: &Task,
+    function: Function,
+    taken: &[(u8, u8)],
+    defects: Defects,
+) -> Result<Option<Found>, ProbeError> {
     let (base, sub, interface) = function.class;
     if (base, sub) != class::IDE {
         return Ok(None);
@@ -89,7 +103,7 @@ pub(crate) fn probe_with(cx: &Task, function: Function, defects: Defects) -> Res
                 continue;
             }
         };
-        let site = Site { function, keeper: &keeper, channel, native, place, defects };
+        let site = Site { function, keeper: &keeper, channel, native, place, taken, defects };
         take_channel(cx, &site, ports, &mut found);
     }
     Ok(Some(found))
@@ -129,6 +143,7 @@ struct Site<'a> {
     channel: u8,
     native: bool,
     place: String,
+    taken: &'a [(u8, u8)],
     defects: Defects,
 }
 
@@ -144,6 +159,9 @@ fn take_channel(cx: &Task, site: &Site<'_>, registers: Registers, found: &mut Fo
         let place = format!("{} device {drive}", site.place);
         match present {
             Present::Nobody => {}
+            Present::Disk if site.taken.contains(&(site.channel, drive as u8)) => {
+                found.others.push(Other { place, model: "a disk that has another driver".into() });
+            }
             Present::Packet => {
                 let model = polled.identify_packet(drive).map(|words| packet_model(&words)).unwrap_or_default();
                 found.others.push(Other { place, model });

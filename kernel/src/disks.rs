@@ -20,6 +20,7 @@ use undercroft_virtio::{Found, probe_mmio, probe_pci};
 use undercroft_xen::blk::XenDisk;
 
 use crate::cached::Pages;
+use crate::hyperv::{self, Vmbus};
 use crate::json::{Object, Value};
 use crate::load::Load;
 use crate::news::{Attention, News};
@@ -56,6 +57,8 @@ pub struct Disks {
     pub(crate) hosts: Vec<KnownHost>,
     /// Those of other domains, once more: the other end is to be told when they are not used any more.
     of_xen: Vec<Arc<XenDisk>>,
+    /// What Hyper-V's disks are found on.
+    pub(crate) vmbus: Option<Vmbus>,
     pub(crate) attention: Arc<Attention>,
     /// How many disks each driver ever had: no name is used twice.
     made: Vec<(&'static str, usize)>,
@@ -88,15 +91,26 @@ pub struct MmioWindow {
 /// has come back.
 pub(crate) fn find(
     cx: &Task,
-    (windows, xen): (&[MmioWindow], Option<&Xen>),
+    (windows, xen, hyperv): (&[MmioWindow], Option<&Xen>, hyperv::Start),
     (config, pages): (queue::Config, Pages),
     report: &Report,
     mut first: impl FnMut(),
 ) -> Disks {
     let attention = Arc::new(Attention::new());
-    let mut disks =
-        Disks { list: Vec::new(), hosts: Vec::new(), of_xen: Vec::new(), attention, made: Vec::new(), config, pages };
+    let mut disks = Disks {
+        list: Vec::new(),
+        hosts: Vec::new(),
+        of_xen: Vec::new(),
+        vmbus: None,
+        attention,
+        made: Vec::new(),
+        config,
+        pages,
+    };
+    disks.vmbus = hyperv::connect(cx, hyperv, &disks.attention, report);
     let mut finder = Finder { cx, report, first: &mut first, disks: &mut disks };
+    // First: some of its disks are on an IDE controller as well, and must have one driver.
+    finder.vmbus();
     for function in pci::devices(cx) {
         finder.function(function);
     }
@@ -126,6 +140,11 @@ impl Disks {
         Finder { cx, report, first: &mut || (), disks: self }.function(function);
     }
 
+    /// Takes controllers into use that came later on Hyper-V's bus.
+    pub(crate) fn vmbus(&mut self, cx: &Task, report: &Report) {
+        Finder { cx, report, first: &mut || (), disks: self }.vmbus();
+    }
+
     /// Looks at a host again: disks that came are taken into use.
     pub(crate) fn scan(&mut self, cx: &Task, bus: &Arc<Bus>, place: &str, report: &Report) {
         Finder { cx, report, first: &mut || (), disks: self }.scan(bus, place);
@@ -153,6 +172,13 @@ impl Finder<'_> {
         }
     }
 
+    fn vmbus(&mut self) {
+        let Some(vmbus) = &mut self.disks.vmbus else { return };
+        for host in vmbus.controllers(self.cx, self.report) {
+            self.host(host);
+        }
+    }
+
     fn not_virtio(&mut self, function: pci::Function, place: &str) {
         match undercroft_pvscsi::probe(self.cx, function) {
             Ok(Some(host)) => self.host(host),
@@ -162,7 +188,8 @@ impl Finder<'_> {
     }
 
     fn ide(&mut self, function: pci::Function, place: &str) {
-        match undercroft_ata::probe(self.cx, function) {
+        let taken = self.disks.vmbus.as_ref().map_or(&[][..], Vmbus::ide_disks);
+        match undercroft_ata::probe_except(self.cx, function, taken) {
             Ok(Some(found)) => {
                 for other in &found.others {
                     tell_skipped(&other.place, &other.model, self.report);

@@ -24,6 +24,7 @@ use undercroft_hal::{Instant, Task, cpu};
 
 use crate::cached;
 use crate::disks::{self, Disk, Disks};
+use crate::hyperv::Vmbus;
 use crate::report::Report;
 
 /// How long a disk that is to go may take to be let go by everybody.
@@ -61,6 +62,9 @@ impl Hotplug {
                 slot.act(cx, disks, report);
             }
             leave(cx, disks, |disk| disk.news.is_removed(), report);
+            if disks.vmbus.as_mut().is_some_and(Vmbus::take_changes) {
+                arrive(cx, disks, report, |disks| disks.vmbus(cx, report));
+            }
             for at in 0..disks.hosts.len() {
                 let host = &mut disks.hosts[at];
                 let changes = host.bus.changes();

@@ -17,6 +17,7 @@ mod faults;
 pub mod heaps;
 mod histogram;
 mod hotplug;
+pub mod hyperv;
 pub mod json;
 mod lanes;
 mod latency;

@@ -57,6 +57,7 @@ fn main(task: &Task) -> Exit {
         timer: machine::timer(),
         windows: &windows,
         xen: xen.as_ref(),
+        hyperv: undercroft_hal::x86_64::hyperv::start,
         baseline: Baseline::take(memory),
         port: Some(Port { listen, read: console::read, print: console::print, waits }),
     };

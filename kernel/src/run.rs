@@ -10,6 +10,7 @@ use undercroft_hal::{Instant, Task, cpu, heap, irq};
 use crate::cached::{self, Pages, pass, sequential};
 use crate::disks::{self, Disk, Disks, MmioWindow};
 use crate::heaps::Baseline;
+use crate::hyperv;
 use crate::json::{Object, Value};
 use crate::monitor::{self, Port};
 use crate::options::{BadWord, Options};
@@ -32,6 +33,8 @@ pub struct Machine<'a> {
     pub timer: &'a str,
     /// Where virtio devices lie on the memory bus.
     pub windows: &'a [MmioWindow],
+    /// Takes Hyper-V's interface into use, where there is one.
+    pub hyperv: hyperv::Start,
     /// What the heaps held before.
     pub baseline: Baseline,
     /// Xen, where this is a domain of it.
@@ -57,7 +60,8 @@ pub fn run(
     }
     let mut first = true;
     let config = (queue_config(options), Pages::new(machine.memory));
-    let mut disks = disks::find(cx, (machine.windows, machine.xen), config, report, || {
+    let places = (machine.windows, machine.xen, machine.hyperv);
+    let mut disks = disks::find(cx, places, config, report, || {
         if core::mem::take(&mut first) {
             first_io(entry, report);
         }
@@ -89,7 +93,9 @@ pub fn run(
         sync::all(cx, &disks.list, report);
     }
     // Their queues and buffers go with them.
+    let vmbus = disks.vmbus.take();
     disks.leave(cx, report);
+    hyperv::leave(cx, vmbus, report);
     machine.baseline.check(cx, report);
     interrupts(cx, report);
     end(requests, entry, report);

@@ -71,6 +71,7 @@ fn boot_after(machine: &std::rc::Rc<Machine>, line: &str, before: impl FnOnce(&T
             timer: "virtual",
             windows: &[],
             xen: None,
+            hyperv: crate::hyperv::NONE,
             baseline,
             port: None,
         };

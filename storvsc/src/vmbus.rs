@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use undercroft_hal::Task;
 use undercroft_hal::hyperv::Partition;
 
-use crate::bus::{BusCounts, BusWatcher, Core, Guard, Offer};
+use crate::bus::{BusCounts, BusWatcher, Core, Guard, Offer, PATIENCE, poll};
 use crate::defect::Defects;
 use crate::wire::guid::Guid;
 use crate::wire::message::Version;
@@ -94,9 +94,12 @@ impl VmBus {
     /// `false`: it did not say so, and what it may use stays allocated. Task context.
     pub fn unload(&self, cx: &Task) -> bool {
         self.core().hold_all();
-        self.core().unload(cx) && {
-            self.core().partition.stop(cx);
-            true
-        }
+        self.core().leave(cx)
+    }
+
+    /// Waits until nobody has a controller any more, and ends the connection. `false`: somebody has one still, or the host did not say that it is
+    /// over. Task context.
+    pub fn close(self, cx: &Task) -> bool {
+        poll(cx, PATIENCE, || Arc::strong_count(&self.guard) == 1) && self.core().leave(cx)
     }
 }

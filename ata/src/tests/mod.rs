@@ -189,7 +189,7 @@ impl Rig {
 
     pub(super) fn probe(&self, task: &Task, defects: Defects) -> Result<Found, ProbeError> {
         let function = pci::devices(task)[0];
-        Ok(probe_with(task, function, defects)?.expect("an IDE controller"))
+        Ok(probe_with(task, function, &[], defects)?.expect("an IDE controller"))
     }
 
     /// Runs `f` with what was found, and checks afterwards that nothing is left and that the driver kept to the specification.

@@ -58,6 +58,7 @@ fn session(input: &[u8]) -> String {
             timer: "virtual",
             windows: &[],
             xen: None,
+            hyperv: crate::hyperv::NONE,
             baseline: Baseline::take(Memory::default),
             port: Some(PORT),
         };

@@ -39,10 +39,8 @@ impl Drop for Guard {
 }
 
 impl Core {
-    /// Unloads the bus and stops the interface. What the host does not let go of stays allocated.
-    pub(crate) fn leave(&self, cx: &Task) {
-        if self.unload(cx) {
-            self.partition.stop(cx);
-        }
+    /// Unloads the bus and stops the interface. `false`: what the host does not let go of stays allocated.
+    pub(crate) fn leave(&self, cx: &Task) -> bool {
+        self.unload(cx) && self.partition.stop(cx)
     }
 }
