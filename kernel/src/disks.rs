@@ -20,6 +20,7 @@ use undercroft_virtio::{Found, probe_mmio, probe_pci};
 use undercroft_xen::blk::XenDisk;
 
 use crate::cached::Pages;
+use crate::faults::Crew;
 use crate::hyperv::{self, Vmbus};
 use crate::json::{Object, Value};
 use crate::load::Load;
@@ -48,6 +49,8 @@ pub struct Disk {
     pub(crate) scsi: Option<(Arc<Bus>, Arc<ScsiDisk>)>,
     /// What goes on in the background, if anything.
     pub(crate) load: RefCell<Option<Arc<Load>>>,
+    /// The tasks of the fault workload, while that runs.
+    pub(crate) crew: RefCell<Option<Crew>>,
 }
 
 /// All disks in use, and what new ones are found behind.
@@ -294,6 +297,7 @@ impl Finder<'_> {
             news,
             scsi,
             load: RefCell::new(None),
+            crew: RefCell::new(None),
         });
     }
 }

@@ -3,21 +3,26 @@
 //!
 //! The region that may be written has places of one block of 4 KiB. A place is written with the pattern of the seed plus a count that grows. It is known
 //! as long as its writes succeed; after one that failed, anything may be there until the next one that succeeds.
+//!
+//! Disks may come, go and change their size meanwhile: one that goes is reported then, one that comes has its tasks at once.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 
 use undercroft_block::adapter::Disk as Adapter;
-use undercroft_block::queue::{QueueStats, Rung};
-use undercroft_block::{Data, Error, Features};
+use undercroft_block::queue::{BlockQueue, QueueStats, Rung};
+use undercroft_block::{BlockDevice, Data, Error, Features};
 use undercroft_hal::dma::DmaBuf;
 use undercroft_hal::executor::{self, JoinHandle};
 use undercroft_hal::{Instant, Task};
 
-use crate::disks::Disk;
+use crate::disks::{Disk, Disks};
+use crate::hotplug::Hotplug;
 use crate::json::{Object, Value};
+use crate::news::Attention;
 use crate::options::Options;
 use crate::pattern::{self, Random};
 use crate::report::Report;
@@ -47,6 +52,8 @@ struct Plan {
 struct Place {
     at: u64,
     known: Option<u64>,
+    /// The disk ends before it: it is not tried again.
+    beyond: bool,
 }
 
 /// What one task saw.
@@ -59,19 +66,54 @@ struct Seen {
     places: Vec<Place>,
 }
 
+/// Tasks that run, and who waits for their end.
+#[derive(Clone)]
+struct Running {
+    tasks: Arc<AtomicUsize>,
+    attention: Arc<Attention>,
+}
+
+impl Running {
+    fn ended(&self) {
+        self.tasks.fetch_sub(1, Ordering::AcqRel);
+        self.attention.wake();
+    }
+}
+
+/// The tasks of one disk.
+pub(crate) struct Crew(Vec<JoinHandle<Seen>>);
+
 /// Runs the workload on all disks at once.
-pub(crate) fn run(cx: &Task, disks: &[Disk], options: &Options, report: &Report) -> u64 {
+pub(crate) fn run(cx: &Task, disks: &mut Disks, options: &Options, report: &Report) -> u64 {
     let end = Instant::now() + Duration::from_millis(options.faults_ms);
-    let started: Vec<_> = disks.iter().map(|disk| start(cx, disk, options, end, report)).collect();
+    let running = Running { tasks: Arc::new(AtomicUsize::new(0)), attention: Arc::clone(&disks.attention) };
+    let mut hotplug = Hotplug::begin(cx, disks, report);
+    loop {
+        for disk in disks.list.iter().filter(|disk| disk.crew.borrow().is_none()) {
+            *disk.crew.borrow_mut() = Some(Crew(start(cx, disk, options, end, &running, report)));
+        }
+        cx.wait_until(|| disks.attention.is_wanted() || running.tasks.load(Ordering::Acquire) == 0);
+        if !disks.attention.is_wanted() {
+            break;
+        }
+        hotplug.act(cx, disks, report);
+    }
     let mut requests = 0;
-    for (disk, workers) in disks.iter().zip(started) {
-        let seen: Vec<Seen> = workers.into_iter().map(|worker| cx.block_on(worker)).collect();
-        requests += tell(disk, &seen, report);
+    for disk in &disks.list {
+        let crew = disk.crew.borrow_mut().take();
+        requests += crew.map_or(0, |crew| crew.tell(cx, &disk.name, &disk.queue, report));
     }
     requests
 }
 
-fn start(cx: &Task, disk: &Disk, options: &Options, end: Instant, report: &Report) -> Vec<JoinHandle<Seen>> {
+fn start(
+    cx: &Task,
+    disk: &Disk,
+    options: &Options,
+    end: Instant,
+    running: &Running,
+    report: &Report,
+) -> Vec<JoinHandle<Seen>> {
     let info = disk.device.info();
     let rule = options.disks.iter().find(|rule| rule.serial == disk.device.identity().serial);
     let region = rule.and_then(|rule| rule.writable);
@@ -91,7 +133,18 @@ fn start(cx: &Task, disk: &Disk, options: &Options, end: Instant, report: &Repor
         return Vec::new();
     }
     let adapter = Arc::new(Adapter::new(Arc::clone(&disk.device), WORKERS as u16));
-    let spawn = |number| executor::spawn_on(cx, number as usize, work(Arc::clone(&adapter), plan, number));
+    let spawn = |number| {
+        let (adapter, ending) = (Arc::clone(&adapter), running.clone());
+        running.tasks.fetch_add(1, Ordering::AcqRel);
+        let task = executor::spawn_on(cx, number as usize, async move {
+            let seen = work(&adapter, plan, number).await;
+            // The disk first: who waits for the task may wait for the disk.
+            drop(adapter);
+            ending.ended();
+            seen
+        });
+        task.inspect_err(|_| running.ended())
+    };
     (0..WORKERS).filter_map(|number| spawn(number).ok()).collect()
 }
 
@@ -100,55 +153,65 @@ fn buffer(disk: &Adapter) -> Option<DmaBuf> {
 }
 
 /// One task: it has every third place for itself.
-async fn work(disk: Arc<Adapter>, plan: Plan, number: u64) -> Seen {
+async fn work(disk: &Adapter, plan: Plan, number: u64) -> Seen {
     let places = (0..plan.places).filter(|place| place % WORKERS == number);
-    let places = places.map(|place| Place { at: plan.start + place * plan.stride, known: None }).collect();
+    let places =
+        places.map(|place| Place { at: plan.start + place * plan.stride, known: None, beyond: false }).collect();
     let mut seen = Seen { writes: 0, reads: 0, failed: 0, mismatches: 0, longest: Duration::ZERO, places };
     let mut random = Random::new(plan.seed.wrapping_add(number));
     let mut count = 0;
-    while Instant::now() < plan.end && seen.failed < ENOUGH && !seen.places.is_empty() {
+    while Instant::now() < plan.end && seen.failed < ENOUGH && seen.places.iter().any(|place| !place.beyond) {
         count += 1;
         let place = random.below(seen.places.len() as u64) as usize;
-        let began = Instant::now();
-        if count % 64 == 0 && plan.writes {
-            seen.failed += u64::from(disk.flush().await.is_err());
-        } else if plan.writes && random.below(4) > 0 {
-            write(&disk, plan, &mut seen, place, count).await;
-        } else {
-            read(&disk, plan, &mut seen, place).await;
+        if seen.places[place].beyond {
+            continue;
         }
+        let began = Instant::now();
+        let result = if count % 64 == 0 && plan.writes {
+            disk.flush().await
+        } else if plan.writes && random.below(4) > 0 {
+            write(disk, plan, &mut seen, place, count).await
+        } else {
+            read(disk, plan, &mut seen, place).await
+        };
         seen.longest = seen.longest.max(began.elapsed());
+        match result {
+            Ok(()) => {}
+            Err(Error::Removed) => {
+                seen.failed += 1;
+                break;
+            }
+            // The disk has shrunk. That is told once for each place, and is no failure of the disk's.
+            Err(Error::OutOfRange) => seen.places[place].beyond = true,
+            Err(_) => seen.failed += 1,
+        }
     }
     seen
 }
 
-async fn write(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize, count: u64) {
-    let (Some(mut bytes), Some(place)) = (buffer(disk), seen.places.get_mut(place)) else { return };
+async fn write(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize, count: u64) -> Result<(), Error> {
+    let (Some(mut bytes), Some(place)) = (buffer(disk), seen.places.get_mut(place)) else { return Ok(()) };
     pattern::fill(&mut bytes, plan.seed.wrapping_add(count), place.at);
     seen.writes += 1;
     // Until it is known that it succeeded.
     place.known = None;
-    match disk.write(place.at / plan.block_size, Data::from(bytes)).await {
-        Ok(_) => place.known = Some(count),
-        Err(_) => seen.failed += 1,
-    }
+    disk.write(place.at / plan.block_size, Data::from(bytes)).await?;
+    place.known = Some(count);
+    Ok(())
 }
 
-async fn read(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize) {
-    let (Some(mut bytes), Some(place)) = (buffer(disk), seen.places.get_mut(place)) else { return };
+async fn read(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize) -> Result<(), Error> {
+    let (Some(mut bytes), Some(place)) = (buffer(disk), seen.places.get_mut(place)) else { return Ok(()) };
     // What a read does not fill must not look right.
     bytes.fill(0xee);
     seen.reads += 1;
-    match disk.read(place.at / plan.block_size, Data::from(bytes)).await {
-        Ok(data) => {
-            let holds = |count: u64| match data.pieces() {
-                [piece] => pattern::matches(piece.bytes(), plan.seed.wrapping_add(count), place.at),
-                _ => false,
-            };
-            seen.mismatches += u64::from(place.known.is_some_and(|count| !holds(count)));
-        }
-        Err(_) => seen.failed += 1,
-    }
+    let data = disk.read(place.at / plan.block_size, Data::from(bytes)).await?;
+    let holds = |count: u64| match data.pieces() {
+        [piece] => pattern::matches(piece.bytes(), plan.seed.wrapping_add(count), place.at),
+        _ => false,
+    };
+    seen.mismatches += u64::from(place.known.is_some_and(|count| !holds(count)));
+    Ok(())
 }
 
 /// `BYTE:COUNT` for each place, or `BYTE:?`.
@@ -196,33 +259,41 @@ impl fmt::Display for Rungs<'_> {
     }
 }
 
-fn tell(disk: &Disk, seen: &[Seen], report: &Report) -> u64 {
-    let stats = disk.queue.stats();
+impl Crew {
+    /// Waits for the tasks, and reports what they saw.
+    pub(crate) fn tell(self, cx: &Task, name: &str, queue: &BlockQueue, report: &Report) -> u64 {
+        let seen: Vec<Seen> = self.0.into_iter().map(|task| cx.block_on(task)).collect();
+        tell(name, queue, &seen, report)
+    }
+}
+
+fn tell(name: &str, queue: &BlockQueue, seen: &[Seen], report: &Report) -> u64 {
+    let stats = queue.stats();
     let sum = |what: fn(&Seen) -> u64| seen.iter().map(what).sum::<u64>();
     let (writes, reads, failed, mismatches) =
         (sum(|seen| seen.writes), sum(|seen| seen.reads), sum(|seen| seen.failed), sum(|seen| seen.mismatches));
     let longest = seen.iter().map(|seen| seen.longest).max().unwrap_or_default().as_millis() as u64;
     if mismatches > 0 {
-        report.problem(&format_args!("{mismatches} reads did not find what was written"), Some(&disk.name));
+        report.problem(&format_args!("{mismatches} reads did not find what was written"), Some(name));
     }
     // A failed one was told its submitter; one that is missing was not.
     if stats.accepted != stats.completed {
         let (accepted, completed) = (stats.accepted, stats.completed);
-        report.problem(&format_args!("{accepted} requests, of which {completed} completed"), Some(&disk.name));
+        report.problem(&format_args!("{accepted} requests, of which {completed} completed"), Some(name));
     }
     let (errors, rungs, places) = (Errors(&stats), Rungs(&stats), Places(seen));
     if !report.is_json() {
         report.text(format_args!(
             "  {}: {writes} writes, {reads} reads, {failed} failed ({errors}), the longest took {longest} ms; {} overdue, {} of them \
              finished late, {} sent again; recovery {rungs}",
-            disk.name, stats.overdue, stats.late, stats.resent,
+            name, stats.overdue, stats.late, stats.resent,
         ));
         return writes + reads;
     }
     report.json(&Object {
         event: Some("faults"),
         fields: &[
-            ("name", Value::Text(&disk.name)),
+            ("name", Value::Text(&name)),
             ("writes", Value::Number(writes)),
             ("reads", Value::Number(reads)),
             ("failed", Value::Number(failed)),
@@ -234,7 +305,7 @@ fn tell(disk: &Disk, seen: &[Seen], report: &Report) -> u64 {
             ("late", Value::Number(stats.late)),
             ("resent", Value::Number(stats.resent)),
             ("orphans", Value::Number(stats.orphans)),
-            ("read_only", Value::Bool(disk.device.info().features.contains(Features::READ_ONLY))),
+            ("read_only", Value::Bool(queue.info().features.contains(Features::READ_ONLY))),
             ("errors", Value::Words(&errors)),
             ("rungs", Value::Words(&rungs)),
             ("places", Value::Words(&places)),

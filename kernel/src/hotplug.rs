@@ -131,7 +131,7 @@ fn arrive(cx: &Task, disks: &mut Disks, report: &Report, find: impl FnOnce(&mut 
 /// Lets disks go.
 fn leave(cx: &Task, disks: &mut Disks, which: impl Fn(&Disk) -> bool, report: &Report) {
     while let Some(at) = disks.list.iter().position(&which) {
-        let Disk { name, device, cache, queue, volume, background, news, scsi, load } = disks.list.remove(at);
+        let Disk { name, device, cache, queue, volume, background, news, scsi, load, crew } = disks.list.remove(at);
         if let Err(error) = cached::let_go(cx, volume, news.is_removed()) {
             report.problem(&format_args!("what its cache held was not written: {error}"), Some(&name));
         }
@@ -143,6 +143,9 @@ fn leave(cx: &Task, disks: &mut Disks, which: impl Fn(&Disk) -> bool, report: &R
             if !back {
                 report.problem(&"requests did not come back", Some(&name));
             }
+        }
+        if let Some(crew) = crew.into_inner() {
+            crew.tell(cx, &name, &queue, report);
         }
         drop((device, cache, queue, background, scsi));
         if wait_for_end(cx, &last) {

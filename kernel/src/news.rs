@@ -28,6 +28,11 @@ impl Attention {
         self.wake.schedule();
     }
 
+    /// Makes the task look again at what it waits for.
+    pub(crate) fn wake(&self) {
+        self.wake.schedule();
+    }
+
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire)
     }

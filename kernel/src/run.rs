@@ -78,7 +78,7 @@ pub fn run(
         requests += phases(cx, disk, &disks, options, report);
     }
     if options.workload.faults {
-        requests += faults::run(cx, &disks.list, options, report);
+        requests += faults::run(cx, &mut disks, options, report);
     }
     if options.workload.power {
         requests += power::run(cx, &disks.list, options, report);
