@@ -62,8 +62,34 @@ struct Seen {
     reads: u64,
     failed: u64,
     mismatches: u64,
+    /// The first of those.
+    wrong: Option<Wrong>,
     longest: Duration,
     places: Vec<Place>,
+}
+
+/// A read that did not find what was written: where, the count of what was, and the first wrong word and its place.
+#[derive(Clone, Copy)]
+struct Wrong {
+    at: u64,
+    known: u64,
+    /// What has been written by then, in all.
+    count: u64,
+    seed: u64,
+    word: u64,
+    offset: u64,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, known, count, seed, word, offset } = *self;
+        write!(f, "at {at} was written {known}, and {offset} bytes from there is {word:#x}, ")?;
+        let is = |count: &u64| pattern::matches(&word.to_le_bytes(), seed.wrapping_add(*count), at + offset);
+        match (0..=count).find(is) {
+            Some(count) => write!(f, "of {count}"),
+            None => write!(f, "of none up to {count}"),
+        }
+    }
 }
 
 /// Tasks that run, and who waits for their end.
@@ -157,7 +183,7 @@ async fn work(disk: &Adapter, plan: Plan, number: u64) -> Seen {
     let places = (0..plan.places).filter(|place| place % WORKERS == number);
     let places =
         places.map(|place| Place { at: plan.start + place * plan.stride, known: None, beyond: false }).collect();
-    let mut seen = Seen { writes: 0, reads: 0, failed: 0, mismatches: 0, longest: Duration::ZERO, places };
+    let mut seen = Seen { writes: 0, reads: 0, failed: 0, mismatches: 0, wrong: None, longest: Duration::ZERO, places };
     let mut random = Random::new(plan.seed.wrapping_add(number));
     let mut count = 0;
     while Instant::now() < plan.end && seen.failed < ENOUGH && seen.places.iter().any(|place| !place.beyond) {
@@ -172,7 +198,7 @@ async fn work(disk: &Adapter, plan: Plan, number: u64) -> Seen {
         } else if plan.writes && random.below(4) > 0 {
             write(disk, plan, &mut seen, place, count).await
         } else {
-            read(disk, plan, &mut seen, place).await
+            read(disk, plan, &mut seen, place, count).await
         };
         seen.longest = seen.longest.max(began.elapsed());
         match result {
@@ -200,17 +226,24 @@ async fn write(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize, count:
     Ok(())
 }
 
-async fn read(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize) -> Result<(), Error> {
+async fn read(disk: &Adapter, plan: Plan, seen: &mut Seen, place: usize, count: u64) -> Result<(), Error> {
     let (Some(mut bytes), Some(place)) = (buffer(disk), seen.places.get_mut(place)) else { return Ok(()) };
     // What a read does not fill must not look right.
     bytes.fill(0xee);
     seen.reads += 1;
     let data = disk.read(place.at / plan.block_size, Data::from(bytes)).await?;
-    let holds = |count: u64| match data.pieces() {
-        [piece] => pattern::matches(piece.bytes(), plan.seed.wrapping_add(count), place.at),
-        _ => false,
-    };
-    seen.mismatches += u64::from(place.known.is_some_and(|count| !holds(count)));
+    let ([piece], Some(known)) = (data.pieces(), place.known) else { return Ok(()) };
+    let seed = plan.seed.wrapping_add(known);
+    if pattern::matches(piece.bytes(), seed, place.at) {
+        return Ok(());
+    }
+    seen.mismatches += 1;
+    let words = piece.bytes().chunks_exact(8).zip((0..).step_by(8));
+    let wrong = words.into_iter().find(|(word, offset)| !pattern::matches(word, seed, place.at + offset));
+    if let (None, Some((word, offset))) = (seen.wrong, wrong) {
+        let word = word.iter().rfold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        seen.wrong = Some(Wrong { at: place.at, known, count, seed: plan.seed, word, offset });
+    }
     Ok(())
 }
 
@@ -275,6 +308,9 @@ fn tell(name: &str, queue: &BlockQueue, seen: &[Seen], report: &Report) -> u64 {
     let longest = seen.iter().map(|seen| seen.longest).max().unwrap_or_default().as_millis() as u64;
     if mismatches > 0 {
         report.problem(&format_args!("{mismatches} reads did not find what was written"), Some(name));
+        for wrong in seen.iter().filter_map(|seen| seen.wrong) {
+            report.problem(&wrong, Some(name));
+        }
     }
     // A failed one was told its submitter; one that is missing was not.
     if stats.accepted != stats.completed {

@@ -66,14 +66,16 @@ fn main(task: &Task) -> Exit {
     if held { Exit::Success } else { Exit::Failure }
 }
 
+/// Tasks of one CPU at once, for which there is room from the beginning.
+const TASKS: usize = 64;
+
 /// What is allocated once and stays: before the heaps' baseline is taken.
 fn prepare(task: &Task) {
     timers::start_service(task);
     for cpu in 0..cpu::count() {
-        // A CPU's executor makes its table when the first task comes.
-        if let Ok(first) = executor::spawn_on(task, cpu, async {}) {
-            task.block_on(first);
-        }
+        // A CPU's executor makes its table longer when more tasks come than ever before.
+        let tasks: Vec<_> = (0..TASKS).filter_map(|_| executor::spawn_on(task, cpu, async {}).ok()).collect();
+        tasks.into_iter().for_each(|running| task.block_on(running));
     }
 }
 

@@ -123,6 +123,11 @@ impl<M: Model> Virtio<M> {
         self.signal_config();
     }
 
+    /// Is reset, and not by its driver, which is told nothing.
+    pub fn reset_from_outside(&mut self) {
+        self.reset_now();
+    }
+
     fn signal_config(&mut self) {
         if self.status & status::DRIVER_OK != 0 {
             self.signals.push(Signal::Config);

@@ -27,6 +27,9 @@ pub struct Knobs {
     pub reset_reads: u32,
     /// The same for the reset of a queue.
     pub queue_reset_reads: u32,
+    /// The reset of a queue does not end what is in flight there, which is answered later, with its old buffers, in what is the queue then. A
+    /// breach of 2.6.1, and what QEMU's disks do.
+    pub queue_reset_goes_on: bool,
     /// Completion order.
     pub order: Order,
     /// One notify address for all queues (PCI: a multiplier of 0).

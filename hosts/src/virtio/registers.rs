@@ -99,7 +99,9 @@ impl<M: Model> Virtio<M> {
         let queue = &mut self.queues[index];
         // Everything goes back to its default, the vector included.
         *queue = super::queue::Queue::new(queue.number, queue.max);
-        self.taken.retain(|taken| usize::from(taken.queue) != index);
+        if !self.knobs.queue_reset_goes_on {
+            self.taken.retain(|taken| usize::from(taken.queue) != index);
+        }
         self.kept[index].clear();
     }
 

@@ -1,7 +1,7 @@
 //! Commands about what a device does beside reading and writing. Task context.
 
 use undercroft_block::scsi::Managed;
-use undercroft_block::{Error, Op, Recovery, Tag};
+use undercroft_block::{Error, Op, Recovery, Reset, Tag};
 
 use super::disk::{allowed, bytes, range};
 use super::{Bad, Session, Words};
@@ -66,10 +66,9 @@ pub(super) fn switch_cache<'w>(session: &Session<'_>, disk: &Disk, word: &'w str
 pub(super) fn reset<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(), Bad<'w>> {
     let disk = session.disk(&mut words)?;
     let what = match words.optional() {
-        None | Some("controller") => Recovery::ResetController,
-        Some("unit") => Recovery::ResetUnit,
-        // Of the CPU that this runs on, which is the first.
-        Some("queue") => Recovery::ResetBus(Some(Tag::from_bits(0))),
+        None | Some("controller") => Some(Recovery::ResetController),
+        Some("unit") => Some(Recovery::ResetUnit),
+        Some("queue") => None,
         Some(other) => return Err(Bad::Unexpected(other)),
     };
     words.end()?;
@@ -78,8 +77,9 @@ pub(super) fn reset<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(
     Ok(())
 }
 
-/// Resets with reads in flight: how many were answered, and how many the reset ended.
-fn with_reads_in_flight(session: &Session<'_>, disk: &Disk, what: Recovery) -> Result<(usize, usize), Error> {
+/// Resets with reads in flight (without `what` a queue, with none: not every device ends them): how many were answered, and how many the reset
+/// ended.
+fn with_reads_in_flight(session: &Session<'_>, disk: &Disk, what: Option<Recovery>) -> Result<(usize, usize), Error> {
     let info = disk.device.info();
     let blocks = (BYTES / info.block_size).max(1);
     let mut lanes = Lanes::new(&disk.device, IN_FLIGHT, (blocks * info.block_size) as usize)?;
@@ -88,7 +88,7 @@ fn with_reads_in_flight(session: &Session<'_>, disk: &Disk, what: Recovery) -> R
         let places = info.capacity / u64::from(blocks);
         lanes.send(session.cx, lane, Op::Read, lane as u64 % places.max(1) * u64::from(blocks), blocks)?;
     }
-    let asked = disk.device.recover(what);
+    let mut asked = what.is_some_and(|what| disk.device.recover(what) == Managed::Asked);
     let (mut answered, mut ended) = (0, 0);
     for lane in 0..count {
         match lanes.wait(session.cx, lane) {
@@ -97,7 +97,11 @@ fn with_reads_in_flight(session: &Session<'_>, disk: &Disk, what: Recovery) -> R
             Err(error) => return Err(error),
         }
     }
-    if asked != Managed::Asked {
+    if what.is_none() {
+        // That of the CPU that this runs on, which is the first.
+        asked = disk.queue.device().reset(Reset::Queue(Tag::from_bits(0)));
+    }
+    if !asked {
         return Err(Error::Unsupported);
     }
     for lane in 0..count {

@@ -19,7 +19,8 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use undercroft_block::{BlockDevice, Identity, Info, Rejected, Request, Reset, Tag, Watcher};
+use undercroft_block::scsi::Managed;
+use undercroft_block::{BlockDevice, Identity, Info, Recovery, Rejected, Request, Reset, Tag, Watcher};
 use undercroft_hal::cpu::{self, MAX_CPUS};
 use undercroft_hal::dma::DmaConstraints;
 use undercroft_hal::{Duration, Instant, Task};
@@ -152,6 +153,14 @@ impl BlockDevice for VirtioBlk {
             Reset::Queue(tag) => Scope::Queue(tag.queue()),
             Reset::Device => Scope::Device,
         })
+    }
+
+    /// The reset of a queue is no part of recovery, though it can be asked for ([`BlockDevice::reset`]) by who knows the device: QEMU's disks
+    /// offer it, answer it at once, and go on with what was in flight (its class of devices has a hook for it, which only its network card
+    /// fills). What is overdue would be written to, and answered, after its buffers had gone back. The reset of the device waits.
+    fn recover(&self, what: Recovery) -> Managed {
+        let asked = matches!(what, Recovery::ResetController) && self.reset(Reset::Device);
+        if asked { Managed::Asked } else { Managed::Unsupported }
     }
 
     fn watch(&self, watcher: Arc<dyn Watcher>) {

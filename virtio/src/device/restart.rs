@@ -137,6 +137,12 @@ impl<P: Protocol> Device<P> {
     fn begin(&self, scope: Scope) -> Turn {
         // A look at the configuration has it for a moment, or whoever stops the device.
         let Some(mut transport) = self.transport.lock().take() else { return self.later() };
+        // Somebody else has reset the device: it has forgotten all its queues, and what was agreed on.
+        if matches!(scope, Scope::Queue(_)) && !transport.status().contains(Status::DRIVER_OK) {
+            *self.transport.lock() = Some(transport);
+            self.restart(Scope::Device);
+            return Turn::Again;
+        }
         let done = match scope {
             Scope::Device => reset(&mut *transport),
             Scope::Queue(index) => transport.reset_queue(index),

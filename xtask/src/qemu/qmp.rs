@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -27,6 +28,17 @@ impl Qmp {
         let mut monitor = Self { output, input, events: Vec::new() };
         monitor.execute("qmp_capabilities", json!({}))?;
         Ok(monitor)
+    }
+
+    /// As [`Qmp::connect`], to a QEMU that may be starting yet.
+    pub fn connect_when_ready(socket: &Path) -> Result<Self> {
+        let start = Instant::now();
+        loop {
+            match Self::connect(socket) {
+                Err(_) if start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
+                result => return result,
+            }
+        }
     }
 
     fn line(&mut self) -> Result<Value> {

@@ -1,25 +1,27 @@
 //! The image while its disks fail: behind each controller a disk that QEMU's blkdebug or an nbdkit server of ours makes fail, and beside them a
 //! good one. Every request ends, once; what was acknowledged is in the files; the good disk does not notice.
 
+mod nbdkit;
+mod resets;
+mod scene;
+mod upheaval;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use self::nbdkit::{Filters, Server};
+use self::scene::Console;
 use super::tally::Tally;
-use crate::cli::Machine;
 use crate::disk::pattern;
-use crate::host::{install, program, workspace};
+use crate::host::{install, workspace};
 use crate::image::build::{self, Image};
-use crate::qemu::arguments::Vm;
-use crate::qemu::process::{self, Exit, Limits};
 use crate::report::event::Faults;
 use crate::report::session::Session;
 
@@ -51,8 +53,8 @@ enum Trouble {
     Sectors { errno: u32, once: bool },
     /// The disk is attached read only.
     Protected,
-    /// nbdkit with this filter and these arguments.
-    Filter(&'static str, &'static [&'static str]),
+    /// nbdkit with these filters.
+    Filter(Filters),
     /// nbdkit that stops for this many milliseconds.
     Stall(u64),
 }
@@ -103,7 +105,7 @@ const CASES: [Case; 7] = [
     },
     Case {
         name: "EIO now and then",
-        trouble: Trouble::Filter("error", &["error=EIO", "error-rate=5%"]),
+        trouble: Trouble::Filter(Filters { names: &["error"], arguments: &["error=EIO", "error-rate=5%"] }),
         deadline_ms: 5000,
         holds: |name, seen| {
             // QEMU tells SCSI disks of EIO as of a command that was aborted: those are sent again.
@@ -114,7 +116,7 @@ const CASES: [Case; 7] = [
     },
     Case {
         name: "answers after the deadline",
-        trouble: Trouble::Filter("delay", &["wdelay=900ms", "rdelay=20ms"]),
+        trouble: Trouble::Filter(Filters { names: &["delay"], arguments: &["wdelay=900ms", "rdelay=20ms"] }),
         deadline_ms: 400,
         holds: |_, seen| {
             ensure!(seen.overdue > 0, "nothing was overdue: {seen:?}");
@@ -145,41 +147,6 @@ fn bad_place(_: &str, seen: &Faults) -> Result<()> {
     Ok(())
 }
 
-/// A server that ends with its case.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.signal(Signal::SIGCONT);
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Server {
-    /// Serves `file` at `socket`.
-    fn start(file: &Path, socket: &Path, filter: Option<(&str, &[&str])>) -> Result<Self> {
-        let mut command = Command::new(program::find("nbdkit")?);
-        command.args(["--foreground", "--exit-with-parent", "--unix"]).arg(socket);
-        if let Some((filter, _)) = filter {
-            command.arg(format!("--filter={filter}"));
-        }
-        command.arg("file").arg(file).args(filter.map_or(&[][..], |(_, arguments)| arguments));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self(command.spawn().context("cannot start nbdkit")?);
-        let began = Instant::now();
-        while !socket.exists() {
-            ensure!(began.elapsed() < Duration::from_secs(10), "nbdkit does not listen");
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(server)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(self.0.id() as i32), signal).context("cannot signal nbdkit")
-    }
-}
-
 pub fn group(tally: &mut Tally) -> Result<()> {
     install::tools(install::QEMU.iter().chain(&install::FAULTS))?;
     let directory = workspace::scratch()?;
@@ -191,6 +158,8 @@ pub fn group(tally: &mut Tally) -> Result<()> {
             Err(error) => tally.failed(&format!("{}: the image comes to its end", case.name), &format!("{error:#}")),
         }
     }
+    upheaval::checks(&image, workspace::scratch()?.path(), tally);
+    resets::checks(&image, workspace::scratch()?.path(), tally);
     Ok(())
 }
 
@@ -220,24 +189,24 @@ fn run(case: &Case, image: &Image, place: &Path) -> Result<Session> {
         extra.extend(["-device".into(), device]);
         line += &format!(" disk={name},rw,{START},{LENGTH}");
     }
-    let stalls = match case.trouble {
-        Trouble::Stall(milliseconds) => Some(Duration::from_millis(milliseconds)),
-        _ => None,
+    let act = |console| match case.trouble {
+        Trouble::Stall(milliseconds) => stall(console, &servers, Duration::from_millis(milliseconds)),
+        _ => Ok(()),
     };
-    boot(image, &line, &extra, servers, stalls)
+    scene::run(image, &line, &extra, act)
+}
+
+/// A file that nbdkit serves, and what QEMU is told of it.
+fn served(name: &str, file: &Path, filters: Filters, servers: &mut Vec<Server>) -> Result<Value> {
+    let socket = file.with_extension("socket");
+    servers.push(Server::start(file, &socket, filters)?);
+    let path = socket.to_str().context("a path that is not UTF-8")?;
+    Ok(json!({"driver": "nbd", "node-name": name, "server": {"type": "unix", "path": path}}))
 }
 
 fn blockdev(name: &str, file: &Path, trouble: Option<Trouble>, servers: &mut Vec<Server>) -> Result<Value> {
     let path = file.to_str().context("a path that is not UTF-8")?;
     let plain = json!({"driver": "file", "filename": path});
-    let mut serve = |filter| -> Result<Value> {
-        let socket = file.with_extension("socket");
-        servers.push(Server::start(file, &socket, filter)?);
-        Ok(json!({
-            "driver": "nbd", "node-name": name,
-            "server": {"type": "unix", "path": socket.to_str().context("a path that is not UTF-8")?},
-        }))
-    };
     match trouble {
         None => Ok(json!({"driver": "raw", "node-name": name, "file": plain})),
         Some(Trouble::Protected) => {
@@ -249,74 +218,33 @@ fn blockdev(name: &str, file: &Path, trouble: Option<Trouble>, servers: &mut Vec
             let rules = [rule("write", BAD_WRITE), rule("read", BAD_READ)];
             Ok(json!({"driver": "blkdebug", "node-name": name, "image": plain, "inject-error": rules}))
         }
-        Some(Trouble::Filter(filter, arguments)) => serve(Some((filter, arguments))),
-        Some(Trouble::Stall(_)) => serve(None),
+        Some(Trouble::Filter(filters)) => served(name, file, filters, servers),
+        Some(Trouble::Stall(_)) => served(name, file, Filters { names: &[], arguments: &[] }, servers),
     }
 }
 
-/// Boots, and has the servers stand still for so long once the disks are at work.
-fn boot(
-    image: &Image,
-    line: &str,
-    extra: &[String],
-    servers: Vec<Server>,
-    stalls: Option<Duration>,
-) -> Result<Session> {
-    let vm = Vm {
-        machine: Machine::Q35,
-        cpus: 2,
-        memory_mib: 256,
-        kernel: &image.stripped,
-        initrd: None,
-        command_line: line,
-        disks: &[],
-        extra,
-    };
-    let mut command = Command::new(program::find("qemu-system-x86_64")?);
-    command.args(vm.arguments()?);
-    let (mut session, mut found) = (Session::default(), None);
-    let limits = Limits { whole: Duration::from_secs(90), silence: Duration::from_secs(40) };
-    let outcome = thread::scope(|scope| {
-        process::run(
-            &mut command,
-            limits,
-            |text, at| {
-                drop(session.take(text, at));
-                if let (None, Some(stalls), true) = (found, stalls, session.disks.len() == DISKS.len()) {
-                    found = Some(at);
-                    let servers = &servers;
-                    scope.spawn(move || {
-                        thread::sleep(Duration::from_millis(700));
-                        servers.iter().for_each(|server| drop(server.signal(Signal::SIGSTOP)));
-                        thread::sleep(stalls);
-                        servers.iter().for_each(|server| drop(server.signal(Signal::SIGCONT)));
-                    });
-                }
-            },
-            || {},
-        )
-    })?;
-    if outcome.exit != Exit::Status(33) || !session.problems.is_empty() {
-        let screen = session.screen.iter().cloned().collect::<Vec<_>>().join("\n");
-        bail!("{:?}: {}\n{}\n{screen}", outcome.exit, session.problems.join("; "), outcome.stderr);
+/// Has the servers stand still for so long once the disks are at work.
+fn stall(mut console: Console, servers: &[Server], stalls: Duration) -> Result<()> {
+    for (serial, _) in DISKS {
+        console.found(serial)?;
     }
-    Ok(session)
+    thread::sleep(Duration::from_millis(700));
+    for server in servers {
+        server.signal(Signal::SIGSTOP)?;
+    }
+    thread::sleep(stalls);
+    servers.iter().try_for_each(|server| server.signal(Signal::SIGCONT))
 }
 
 fn judge(case: &Case, session: &Session, place: &Path, tally: &mut Tally) {
     let title = case.name;
-    tally.check(&format!("{title}: every request of every disk ends, once"), ended(case, session));
+    tally.check(&format!("{title}: every request of every disk ends, once"), ended(session, disks(case).count()));
     for (name, _) in disks(case) {
         let seen = || seen(session, name).with_context(|| format!("{name} says nothing"));
         if name == "good" {
-            let fine = || {
-                let seen = seen()?;
-                ensure!(seen.failed == 0 && seen.writes > 100, "{seen:?}");
-                // QEMU stands still while it resets a virtio disk whose requests it cannot end.
-                ensure!(seen.overdue == 0 || case.deadline_ms < 1000, "{seen:?}");
-                Ok(())
-            };
-            tally.check(&format!("{title}: the good disk goes on"), fine());
+            // QEMU stands still while it resets a virtio disk whose requests it cannot end.
+            let fine = seen().and_then(|seen| good(seen, case.deadline_ms >= 1000));
+            tally.check(&format!("{title}: the good disk goes on"), fine);
         } else {
             tally.check(
                 &format!("{title}: {name}: its errors and times are told"),
@@ -333,22 +261,33 @@ fn seen<'a>(session: &'a Session, name: &str) -> Option<&'a Faults> {
     session.faults.iter().find(|faults| faults.name == disk.found.name)
 }
 
-fn ended(case: &Case, session: &Session) -> Result<()> {
-    ensure!(session.faults.len() == disks(case).count(), "{} disks", session.faults.len());
+/// The good disk has lost nothing, and if it was to be in time nothing was late.
+fn good(seen: &Faults, in_time: bool) -> Result<()> {
+    ensure!(seen.failed == 0 && seen.writes > 100, "{seen:?}");
+    ensure!(seen.overdue == 0 || !in_time, "{seen:?}");
+    Ok(())
+}
+
+/// So many disks were reported, and each has completed what it accepted.
+fn ended(session: &Session, disks: usize) -> Result<()> {
+    ensure!(session.faults.len() == disks, "{} disks", session.faults.len());
     for seen in &session.faults {
         ensure!(seen.accepted == seen.completed && seen.mismatches == 0, "{seen:?}");
     }
     Ok(())
 }
 
-/// Every place of which the image knows what it holds, holds it.
+/// Every place of which the image knows what it holds, holds it, as far as the file goes: a disk that has shrunk has cut off some.
 fn acknowledged(seen: &Faults, path: &PathBuf) -> Result<()> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
-    let mut bytes = [0; 4096];
+    let (mut bytes, end) = ([0; 4096], file.metadata()?.len());
     for place in &seen.places {
         let (at, count) = place.split_once(':').context("no place")?;
         let at: u64 = at.parse()?;
         let Ok(count) = count.parse::<u64>() else { continue };
+        if at + bytes.len() as u64 > end {
+            continue;
+        }
         file.read_exact_at(&mut bytes, at)?;
         for (word, offset) in bytes.chunks_exact(8).zip((at..).step_by(8)) {
             let wanted = pattern::word(SEED.wrapping_add(count), offset).to_le_bytes();
