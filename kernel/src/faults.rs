@@ -188,14 +188,21 @@ async fn work(disk: &Adapter, plan: Plan, number: u64) -> Seen {
     let mut count = 0;
     while Instant::now() < plan.end && seen.failed < ENOUGH && seen.places.iter().any(|place| !place.beyond) {
         count += 1;
-        let place = random.below(seen.places.len() as u64) as usize;
+        // Each place is written and read once in any case, however slow the disk is.
+        let all = seen.places.len() as u64;
+        let (place, pass) = match (count - 1) / all {
+            pass @ (0 | 1) => ((count - 1) % all, Some(pass)),
+            _ => (random.below(all), None),
+        };
+        let place = place as usize;
         if seen.places[place].beyond {
             continue;
         }
         let began = Instant::now();
+        let writes = pass.map_or_else(|| random.below(4) > 0, |pass| pass == 0);
         let result = if count % 64 == 0 && plan.writes {
             disk.flush().await
-        } else if plan.writes && random.below(4) > 0 {
+        } else if plan.writes && writes {
             write(disk, plan, &mut seen, place, count).await
         } else {
             read(disk, plan, &mut seen, place, count).await

@@ -105,10 +105,11 @@ pub fn run(
 /// How the disks' queues behave.
 fn queue_config(options: &Options) -> Config {
     let default = Config::default();
-    options.deadline_ms.map(Duration::from_millis).map_or(default, |deadline| Config {
-        timeout: deadline,
-        rungs: [deadline; Rung::ALL.len()],
-        ..default
+    options.deadline_ms.map(Duration::from_millis).map_or(default, |deadline| {
+        let mut rungs = [deadline; Rung::ALL.len()];
+        // Some hosts stand still while they reset one controller, and all others with it.
+        rungs[Rung::Controller as usize] = deadline * 10;
+        Config { timeout: deadline, rungs, ..default }
     })
 }
 

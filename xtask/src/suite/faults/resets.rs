@@ -57,7 +57,7 @@ fn run(image: &Image, place: &Path) -> Result<Session> {
     for device in ["virtio-scsi-pci,id=scsi", "pvscsi,id=pvscsi", "piix3-ide,id=pata"] {
         put(&["-device", device]);
     }
-    let time = PAUSE.as_millis() * (ROUNDS as u128 + 1);
+    let time = PAUSE.as_millis() * (ROUNDS as u128 + 2);
     let mut line = format!(
         "console=json workload=faults faults_ms={time} deadline_ms={DEADLINE_MS} seed={SEED} disks={}",
         DISKS.len()

@@ -78,7 +78,7 @@ fn run(image: &Image, place: &Path) -> Result<Session> {
         put(&["-device", device]);
     }
     let mut line =
-        format!("console=json workload=faults faults_ms=9000 seed={SEED} disks={}", STAYING.len() + VISITORS.len());
+        format!("console=json workload=faults faults_ms=16000 seed={SEED} disks={}", STAYING.len() + VISITORS.len());
     for (serial, device) in STAYING {
         let file = place.join(serial);
         fs::write(&file, vec![0; BYTES as usize]).with_context(|| file.display().to_string())?;
