@@ -3,13 +3,17 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
 use core::time::Duration;
 
-use undercroft_hal::{Instant, Task, cpu};
+use undercroft_hal::sync::{IrqSpinLock, Rank};
+use undercroft_hal::{BottomHalf, Instant, Task, cpu};
+use undercroft_timer::{Callout, Expiry};
 
-use crate::store::{Store, StoreError, Transaction, Watch};
-use crate::wait;
+use crate::store::{Store, StoreError, Watch};
+
+const NEWS: Rank = Rank::new(36);
 
 /// A state of an end. Open: another end may say anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,49 +36,87 @@ impl State {
     pub const CLOSED: Self = Self(6);
 }
 
+/// That a state may have changed: for one task that waits.
+pub(crate) struct News(IrqSpinLock<Flags>);
+
+#[derive(Default)]
+struct Flags {
+    has_changed: bool,
+    waker: Option<Waker>,
+}
+
+impl News {
+    pub(crate) fn new() -> Self {
+        Self(IrqSpinLock::new(NEWS, Flags::default()))
+    }
+
+    /// There are some. Any context.
+    pub(crate) fn tell(&self) {
+        let waker = {
+            let mut flags = self.0.lock();
+            flags.has_changed = true;
+            flags.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Waits until there are some that were not waited for before.
+    pub(crate) async fn wait(&self) {
+        poll_fn(|context| {
+            let mut flags = self.0.lock();
+            if core::mem::take(&mut flags.has_changed) {
+                return Poll::Ready(());
+            }
+            let before = flags.waker.replace(context.waker().clone());
+            drop(flags);
+            drop(before);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// As [`News::wait`], until `deadline` at the latest.
+    pub(crate) async fn wait_until(self: &Arc<Self>, deadline: Instant) {
+        let late = Arc::clone(self);
+        let alarm = Callout::<BottomHalf>::new(cpu::current(), move |_: &BottomHalf, _: &Expiry| late.tell());
+        if alarm.start_at(deadline).is_ok() {
+            self.wait().await;
+        }
+    }
+}
+
 /// The other end of a device.
 pub(crate) struct Backend {
     store: Arc<Store>,
     /// Its place in xenstore.
     pub(crate) path: String,
-    changed: Arc<AtomicBool>,
+    pub(crate) news: Arc<News>,
     watch: Option<Watch>,
 }
 
 impl Backend {
-    /// The end at `path`, whose state is watched from now on. `on_change` runs in a task as well.
-    pub(crate) fn new(
-        cx: &Task,
-        store: &Arc<Store>,
-        path: String,
-        on_change: impl Fn(&Task) + Send + Sync + 'static,
-    ) -> Result<Self, StoreError> {
-        let changed = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&changed);
-        let watched = format!("{path}/state");
-        let watch = store.watch(cx, &watched, cpu::current(), move |cx| {
-            seen.store(true, Ordering::Release);
-            on_change(cx);
-        })?;
-        Ok(Self { store: Arc::clone(store), path, changed, watch: Some(watch) })
-    }
-
-    /// Its state now. One that is not there is [`State::UNKNOWN`].
-    pub(crate) fn state(&self, cx: &Task) -> Result<State, StoreError> {
-        state(cx, &self.store, &self.path)
+    /// The end at `path`, whose state and size are watched from now on.
+    pub(crate) fn new(cx: &Task, store: &Arc<Store>, path: String) -> Result<Self, StoreError> {
+        let news = Arc::new(News::new());
+        let told = Arc::clone(&news);
+        let watch = store.watch(cx, &format!("{path}/state"), cpu::current(), move || told.tell())?;
+        Ok(Self { store: Arc::clone(store), path, news, watch: Some(watch) })
     }
 
     /// Waits until its state is one of `wanted`, or `patience` is over. Returns the last one seen.
     pub(crate) fn wait_for(&self, cx: &Task, wanted: &[State], patience: Duration) -> Result<State, StoreError> {
         let deadline = Instant::now() + patience;
-        loop {
-            self.changed.store(false, Ordering::Release);
-            let state = self.state(cx)?;
-            if wanted.contains(&state) || Instant::now() >= deadline {
-                return Ok(state);
+        cx.block_on(async {
+            loop {
+                let state = state(&self.store, &self.path).await?;
+                if wanted.contains(&state) || Instant::now() >= deadline {
+                    return Ok(state);
+                }
+                self.news.wait_until(deadline).await;
             }
-            wait::until(cx, deadline, || self.changed.load(Ordering::Acquire));
-        }
+        })
     }
 
     /// Ends the watch.
@@ -88,8 +130,8 @@ impl Backend {
 }
 
 /// The state at a path; a path that is gone is [`State::UNKNOWN`].
-pub(crate) fn state(cx: &Task, store: &Store, path: &str) -> Result<State, StoreError> {
-    match store.read_number(cx, Transaction::NONE, &format!("{path}/state")) {
+pub(crate) async fn state(store: &Store, path: &str) -> Result<State, StoreError> {
+    match store.number(&format!("{path}/state")).await {
         Ok(state) => Ok(State(state)),
         Err(StoreError::NotFound) => Ok(State::UNKNOWN),
         Err(error) => Err(error),

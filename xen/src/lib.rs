@@ -16,4 +16,3 @@ extern crate alloc;
 pub mod blk;
 pub mod bus;
 pub mod store;
-mod wait;

@@ -9,20 +9,22 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use undercroft_block::{BlockDevice, Error, Event, Features, Identity, Info, Refusal, Rejected, Request, Tag, Watcher};
+use undercroft_hal::dma::DmaError;
+use undercroft_hal::executor::JoinHandle;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::work::{BottomHalfWork, Turn};
 use undercroft_hal::xen::{Domain, EventChannel};
-use undercroft_hal::{BottomHalf, Task, cpu};
+use undercroft_hal::{BottomHalf, Task, cpu, executor};
 
 use super::connect::{self, Config, Device, at};
 use super::error::ConnectError;
 use super::queue::Queue;
 use super::shape;
-use crate::bus::{self, Backend, State};
+use crate::bus::{self, Backend, News, State};
 use crate::store::{Store, StoreError, Transaction};
 
 const WATCHER: Rank = Rank::new(34);
-const LINK: Rank = Rank::new(35);
+const DOOR: Rank = Rank::new(35);
 
 /// What a bottom half has to tell.
 mod news {
@@ -93,6 +95,18 @@ impl Shared {
         }
     }
 
+    /// Takes a new size in. Returns whether it is one.
+    fn resize(&self, sectors: Result<u64, StoreError>) -> bool {
+        let shift = (self.fixed.block_size / super::wire::SECTOR).ilog2();
+        let Ok(sectors @ 1..) = sectors else { return false };
+        let blocks = sectors >> shift;
+        let is_new = self.capacity.swap(blocks, Ordering::AcqRel) != blocks;
+        if is_new {
+            self.news.fetch_or(news::RESIZED, Ordering::AcqRel);
+        }
+        is_new
+    }
+
     /// Takes nothing any more. Whoever calls has the queues served after that. Returns whether this was the first time.
     fn end(&self, error: Error) -> bool {
         self.queues.iter().for_each(|queue| queue.end(error));
@@ -113,7 +127,7 @@ pub struct XenDisk {
     store: Arc<Store>,
     shared: Arc<Shared>,
     channels: Arc<[EventChannel]>,
-    backend: IrqSpinLock<Option<Backend>>,
+    backend: IrqSpinLock<Option<(Backend, JoinHandle<()>)>>,
 }
 
 impl fmt::Debug for XenDisk {
@@ -150,23 +164,18 @@ impl XenDisk {
             return Ok(None);
         }
         connect::set_state(cx, store, &device.path, State::INITIALISING)?;
-        let link: Arc<Link> = Arc::default();
-        let on_change = {
-            let (link, store, path) = (Arc::clone(&link), Arc::clone(store), device.backend_path.clone());
-            move |cx: &Task| link.changed(cx, &store, &path)
-        };
         let path = &device.backend_path;
-        let backend = at(path, Backend::new(cx, store, path.clone(), on_change))?;
+        let backend = at(path, Backend::new(cx, store, path.clone()))?;
         connect::wait_ready(cx, &backend)?;
         let agreed = connect::agree(cx, store, &backend.path, (config, domain.cpus().min(cpu::count())))?;
         let mut rings = Vec::new();
         for _ in 0..agreed.queues {
             rings.push(connect::new_ring(cx, domain, device.backend, agreed.order)?);
         }
-        let doors: Vec<Arc<Link>> = (0..rings.len()).map(|_| Arc::default()).collect();
+        let door: Arc<Door> = Arc::default();
         let mut channels = Vec::new();
-        for (index, door) in doors.iter().enumerate() {
-            let door = Arc::clone(door);
+        for index in 0..rings.len() {
+            let door = Arc::clone(&door);
             let serve =
                 move |cx: &BottomHalf, _: &_| door.shared().map_or(Turn::Done, |shared| shared.serve(cx, index));
             channels.push(
@@ -200,9 +209,11 @@ impl XenDisk {
             notifications: AtomicU64::new(0),
         });
         let channels: Arc<[EventChannel]> = channels.into();
-        doors.iter().for_each(|door| door.set(&shared, None));
-        link.set(&shared, Some(&channels));
+        door.set(&shared);
+        channels.iter().for_each(EventChannel::schedule);
         connect::set_state(cx, store, &device.path, State::CONNECTED)?;
+        let follower = follow(Arc::clone(store), backend.path.clone(), Arc::clone(&backend.news), &shared, &channels);
+        let follower = executor::spawn(cx, follower).map_err(|_| ConnectError::Memory(DmaError::NoMemory))?;
         let identity = identity(&device, domain, agreed, depth);
         Ok(Some(Arc::new(Self {
             identity,
@@ -210,7 +221,7 @@ impl XenDisk {
             device,
             shared,
             channels,
-            backend: IrqSpinLock::new(WATCHER, Some(backend)),
+            backend: IrqSpinLock::new(WATCHER, Some((backend, follower))),
         })))
     }
 
@@ -220,7 +231,10 @@ impl XenDisk {
         self.shared.end(Error::Removed);
         self.channels.iter().for_each(EventChannel::schedule);
         let taken = self.backend.lock().take();
-        let Some(mut backend) = taken else { return true };
+        let Some((mut backend, follower)) = taken else { return true };
+        // It looks once more, finds the disk ended, and ends.
+        backend.news.tell();
+        cx.block_on(follower);
         let say = |state| connect::set_state(cx, &self.store, &self.device.path, state).is_ok();
         // The other end follows: first it wants to end, and when we have ended, it lets go and has ended, too.
         let is_closed = say(State::CLOSING)
@@ -274,52 +288,53 @@ fn identity(device: &Device, domain: &Domain, agreed: connect::Agreed, depth: u3
     }
 }
 
-/// From a watch or an event channel, which are made first, to the disk, which comes later and may be gone.
-struct Link(IrqSpinLock<Ends>);
+/// From an event channel, which is made first, to the disk, which comes later and may be gone.
+struct Door(IrqSpinLock<Weak<Shared>>);
 
-type Ends = (Option<Weak<Shared>>, Option<Weak<[EventChannel]>>);
-
-impl Default for Link {
+impl Default for Door {
     fn default() -> Self {
-        Self(IrqSpinLock::new(LINK, (None, None)))
+        Self(IrqSpinLock::new(DOOR, Weak::new()))
     }
 }
 
-impl Link {
-    fn set(&self, shared: &Arc<Shared>, channels: Option<&Arc<[EventChannel]>>) {
-        *self.0.lock() = (Some(Arc::downgrade(shared)), channels.map(Arc::downgrade));
-        if let Some(channels) = channels {
-            channels.iter().for_each(EventChannel::schedule);
-        }
+impl Door {
+    fn set(&self, shared: &Arc<Shared>) {
+        *self.0.lock() = Arc::downgrade(shared);
     }
 
     fn shared(&self) -> Option<Arc<Shared>> {
-        self.0.lock().0.as_ref()?.upgrade()
+        self.0.lock().upgrade()
     }
+}
 
-    /// The other end's state has changed, or may have.
-    fn changed(&self, cx: &Task, store: &Store, path: &str) {
-        let (shared, channels) = {
-            let ends = self.0.lock();
-            (ends.0.as_ref().and_then(Weak::upgrade), ends.1.as_ref().and_then(Weak::upgrade))
-        };
-        let (Some(shared), Some(channels)) = (shared, channels) else { return };
-        match bus::state(cx, store, path) {
-            Ok(State::CONNECTED) => {
-                let sectors = store.read_number(cx, Transaction::NONE, &format!("{path}/sectors"));
-                let shift = (shared.fixed.block_size / super::wire::SECTOR).ilog2();
-                if let Ok(sectors @ 1..) = sectors
-                    && shared.capacity.swap(sectors >> shift, Ordering::AcqRel) != sectors >> shift
-                {
-                    shared.news.fetch_or(news::RESIZED, Ordering::AcqRel);
+/// Follows the other end's state and the disk's size, until the disk has ended.
+fn follow(
+    store: Arc<Store>,
+    path: String,
+    news: Arc<News>,
+    shared: &Arc<Shared>,
+    channels: &Arc<[EventChannel]>,
+) -> impl Future<Output = ()> + Send + 'static + use<> {
+    let (shared, channels) = (Arc::downgrade(shared), Arc::downgrade(channels));
+    async move {
+        loop {
+            news.wait().await;
+            let state = bus::state(&store, &path).await;
+            let sectors = store.number(&format!("{path}/sectors")).await;
+            // Not held while it waits.
+            let (Some(shared), Some(channels)) = (shared.upgrade(), channels.upgrade()) else { return };
+            if shared.is_ended.load(Ordering::Acquire) {
+                return;
+            }
+            match state {
+                Ok(State::CLOSING | State::CLOSED | State::UNKNOWN) => {
+                    let _ = shared.end(Error::Removed);
                 }
+                Ok(State::CONNECTED) if shared.resize(sectors) => {}
+                _ => continue,
             }
-            Ok(State::CLOSING | State::CLOSED | State::UNKNOWN) => {
-                let _ = shared.end(Error::Removed);
-            }
-            _ => return,
+            channels.iter().for_each(EventChannel::schedule);
         }
-        channels.iter().for_each(EventChannel::schedule);
     }
 }
 

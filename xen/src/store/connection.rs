@@ -3,23 +3,27 @@
 //! | function | contexts |
 //! |---|---|
 //! | [`Connection::serve`] | bottom half |
-//! | [`Connection::exchange`] | task |
+//! | [`Connection::exchange`] | task, as a future: who waits for it may be run in the middle of another's wait |
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::task::{Poll, Waker};
 use core::time::Duration;
+
+use arrayvec::ArrayVec;
 
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::work::TaskWork;
 use undercroft_hal::xen::{Notifier, SharedPage};
-use undercroft_hal::{Instant, Task, cpu};
+use undercroft_hal::{BottomHalf, Instant, cpu};
+use undercroft_timer::{Callout, Expiry};
 use zerocopy::IntoBytes;
 
 use super::error::StoreError;
 use super::incoming::Incoming;
 use super::wire::{HEADER, Header, Kind, MOST_BODY, page};
-use crate::wait;
 
 /// How long a request may take. The server is a process of the first domain, which may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +35,9 @@ const BATCH: usize = 64 * 1024;
 const INCOMING: Rank = Rank::new(30);
 const REPLY: Rank = Rank::new(31);
 const WATCHERS: Rank = Rank::new(32);
+const WAKERS: Rank = Rank::new(33);
+/// Requests that wait for their turn and are told of it; others ask again and again.
+const WAITERS: usize = 32;
 
 /// The reply that is waited for.
 struct Awaited {
@@ -46,8 +53,10 @@ pub struct Connection {
     page: SharedPage,
     incoming: IrqSpinLock<Incoming>,
     awaited: IrqSpinLock<Awaited>,
-    /// The CPU of the task that waits.
-    waiter: AtomicUsize,
+    /// Who waits for the request that is under way.
+    waker: IrqSpinLock<Option<Waker>>,
+    /// Who waits for a turn.
+    waiters: IrqSpinLock<ArrayVec<Waker, WAITERS>>,
     /// A task's request is under way.
     is_taken: AtomicBool,
     next_request: AtomicU32,
@@ -64,7 +73,8 @@ impl Connection {
                 REPLY,
                 Awaited { request: 0, kind: Kind(0), body: [0; MOST_BODY], length: 0, has_come: false },
             ),
-            waiter: AtomicUsize::new(0),
+            waker: IrqSpinLock::new(WAKERS, None),
+            waiters: IrqSpinLock::new(WAKERS, ArrayVec::new_const()),
             is_taken: AtomicBool::new(false),
             next_request: AtomicU32::new(1),
             is_broken: AtomicBool::new(false),
@@ -98,7 +108,7 @@ impl Connection {
             notifier.notify();
         }
         // Also one that waits for room in the ring of requests.
-        cpu::kick(self.waiter.load(Ordering::Acquire));
+        self.wake();
         taken >= BATCH
     }
 
@@ -125,13 +135,20 @@ impl Connection {
         }
     }
 
+    /// Whoever waits for the request that is under way looks again.
+    fn wake(&self) {
+        let waker = self.waker.lock().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Sends a request and waits for its reply: its body.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn exchange(
-        &self,
-        cx: &Task,
+    pub async fn exchange(
+        self: &Arc<Self>,
         notifier: &Notifier,
         (kind, transaction): (Kind, u32),
         body: &[&[u8]],
@@ -142,9 +159,14 @@ impl Connection {
         }
         // For the result: memory is had before anything is sent.
         let mut result = Vec::with_capacity(MOST_BODY);
+        let mut message = Vec::with_capacity(HEADER + length);
+        let _turn = self.turn().await;
         let deadline = Instant::now() + PATIENCE;
-        let _turn = self.turn(cx, deadline)?;
-        self.waiter.store(cpu::current(), Ordering::Release);
+        let watched = Arc::clone(self);
+        let alarm = Callout::<BottomHalf>::new(cpu::current(), move |_: &BottomHalf, _: &Expiry| watched.wake());
+        if alarm.start_at(deadline).is_err() {
+            return Err(StoreError::Silent);
+        }
         let request = self.next_request.fetch_add(1, Ordering::Relaxed).max(1);
         {
             let mut awaited = self.awaited.lock();
@@ -152,23 +174,18 @@ impl Connection {
             awaited.has_come = false;
         }
         let header = Header { kind: kind.0, request, transaction, length: length as u32 };
-        let mut bytes = header.as_bytes().iter().chain(body.iter().copied().flatten()).copied();
-        let mut left = HEADER + length;
-        while left > 0 {
-            let sent = self.page.send(
-                page::REQUESTS,
-                page::RING,
-                page::REQUESTS_CONSUMED,
-                page::REQUESTS_PRODUCED,
-                &mut bytes,
-            );
-            left -= sent as usize;
+        message.extend_from_slice(header.as_bytes());
+        body.iter().for_each(|part| message.extend_from_slice(part));
+        let mut done = 0;
+        while done < message.len() {
+            let sent = self.send(&message[done..]);
+            done += sent;
             notifier.notify();
-            if left > 0 && sent == 0 {
-                self.wait(cx, deadline, || self.has_room())?;
+            if sent == 0 {
+                self.until(deadline, || self.has_room()).await?;
             }
         }
-        self.wait(cx, deadline, || self.awaited.lock().has_come)?;
+        self.until(deadline, || self.awaited.lock().has_come).await?;
         let awaited = self.awaited.lock();
         // No longer than what was set aside.
         result.extend_from_slice(&awaited.body[..awaited.length]);
@@ -181,41 +198,55 @@ impl Connection {
         }
     }
 
+    /// Sends what there is room for. Returns how much.
+    fn send(&self, bytes: &[u8]) -> usize {
+        let (consumed, produced) = (page::REQUESTS_CONSUMED, page::REQUESTS_PRODUCED);
+        let mut bytes = bytes.iter().copied();
+        self.page.send(page::REQUESTS, page::RING, consumed, produced, &mut bytes) as usize
+    }
+
     fn has_room(&self) -> bool {
         let produced = self.page.word(page::REQUESTS_PRODUCED).load(Ordering::Relaxed);
         produced.wrapping_sub(self.page.word(page::REQUESTS_CONSUMED).load(Ordering::Acquire)) < page::RING
     }
 
-    /// Waits, looking again after each of the server's notifications, and now and then.
-    fn wait(&self, cx: &Task, deadline: Instant, ready: impl Fn() -> bool) -> Result<(), StoreError> {
-        let broken = || self.is_broken.load(Ordering::Acquire);
-        wait::until(cx, deadline, || ready() || broken());
-        if ready() {
-            Ok(())
-        } else if broken() {
-            Err(StoreError::Broken)
-        } else {
-            // What was sent in part cannot be taken back: nothing after it would be understood.
-            self.is_broken.store(true, Ordering::Release);
-            Err(StoreError::Silent)
-        }
+    /// Waits, looking again after each of the server's notifications.
+    async fn until(&self, deadline: Instant, ready: impl Fn() -> bool) -> Result<(), StoreError> {
+        poll_fn(|context| {
+            // First who is to be woken, then the look: what comes in between wakes.
+            let before = self.waker.lock().replace(context.waker().clone());
+            drop(before);
+            if ready() {
+                Poll::Ready(Ok(()))
+            } else if self.is_broken.load(Ordering::Acquire) {
+                Poll::Ready(Err(StoreError::Broken))
+            } else if Instant::now() >= deadline {
+                // What was sent in part cannot be taken back: nothing after it would be understood.
+                self.is_broken.store(true, Ordering::Release);
+                Poll::Ready(Err(StoreError::Silent))
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     /// One request at a time.
-    fn turn(&self, cx: &Task, deadline: Instant) -> Result<Turn<'_>, StoreError> {
+    async fn turn(&self) -> Turn<'_> {
         let take = || self.is_taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        let mut has = false;
-        while !has {
-            if Instant::now() >= deadline {
-                return Err(StoreError::Silent);
+        poll_fn(|context| {
+            if take() {
+                return Poll::Ready(());
             }
-            has = take();
-            if !has {
-                cx.run_pending();
-                cpu::relax();
+            let waker = context.waker();
+            if self.waiters.lock().try_push(waker.clone()).is_err() {
+                waker.wake_by_ref();
             }
-        }
-        Ok(Turn(self))
+            // It may have been given back before that.
+            if take() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        Turn(self)
     }
 
     /// Has `work` scheduled at each event with the token that this returns.
@@ -247,6 +278,10 @@ struct Turn<'a>(&'a Connection);
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.awaited.lock().request = 0;
+        let before = self.0.waker.lock().take();
         self.0.is_taken.store(false, Ordering::Release);
+        let waiters = core::mem::take(&mut *self.0.waiters.lock());
+        drop(before);
+        waiters.into_iter().for_each(Waker::wake);
     }
 }

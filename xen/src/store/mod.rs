@@ -83,8 +83,19 @@ impl Store {
         Ok(Arc::new(Self { connection, notifier: channel.notifier(), channel }))
     }
 
+    /// Waits as task context does: spawned tasks run meanwhile, and may ask, too.
     fn ask(&self, cx: &Task, tx: Transaction, kind: Kind, body: &[&[u8]]) -> Result<Vec<u8>, StoreError> {
-        self.connection.exchange(cx, &self.notifier, (kind, tx.0), body)
+        cx.block_on(self.connection.exchange(&self.notifier, (kind, tx.0), body))
+    }
+
+    /// The value at `path` as a decimal number, for a spawned task.
+    ///
+    /// # Errors
+    /// As [`Store::read_number`].
+    pub async fn number(&self, path: &str) -> Result<u64, StoreError> {
+        let body: [&[u8]; 2] = [checked(path)?, b"\0"];
+        let value = self.connection.exchange(&self.notifier, (Kind::READ, Transaction::NONE.0), &body).await?;
+        number(&value).ok_or(StoreError::BadValue("a number"))
     }
 
     /// The value at `path`. A path that does not begin with a slash is below the domain's own.
@@ -204,7 +215,8 @@ impl Store {
         Err(StoreError::Again)
     }
 
-    /// Has `changed` run, in a task of `cpu`, after each change at or below `path`, several being one, and once at first.
+    /// Has `changed` run, in task context of `cpu`, after each change at or below `path`, several being one, and once at first. It may be run
+    /// while another request is waited for on the same stack: it must not ask and wait itself, but tell somebody who does.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -213,11 +225,11 @@ impl Store {
         cx: &Task,
         path: &str,
         cpu: usize,
-        changed: impl Fn(&Task) + Send + Sync + 'static,
+        changed: impl Fn() + Send + Sync + 'static,
     ) -> Result<Watch, StoreError> {
         let checked = checked(path)?;
-        let work = Arc::new(TaskWork::new(cpu, move |cx| {
-            changed(cx);
+        let work = Arc::new(TaskWork::new(cpu, move |_| {
+            changed();
             Turn::Done
         }));
         let token = self.connection.add_watcher(work)?;

@@ -19,6 +19,7 @@ use crate::qemu::version;
 use crate::report::verdict::{self, Expected};
 use crate::report::voice::Voice;
 use crate::report::{json, session::Session, text};
+use crate::xen;
 use boot::Boot;
 
 /// Runs the command; false if something did not hold.
@@ -34,6 +35,7 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     interrupt::watch();
     // The user's disks come first: nothing is installed or built for a name mistyped.
     let own_disks = inspect::inspect(&options.disks)?;
+    let own_disks = if options.on == On::Xen { xen::as_vbds(own_disks)? } else { own_disks };
     let qemu = qemu(options, voice)?;
     let directory = workspace::scratch()?;
     let image = image(options, directory.path(), voice)?;

@@ -18,6 +18,7 @@ pub mod source;
 pub mod tally;
 pub mod unsafe_count;
 pub mod virtio;
+pub mod xen;
 
 use anyhow::{Result, bail};
 
@@ -33,7 +34,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, examples in documentation",
@@ -75,6 +76,7 @@ const GROUPS: [Group; 11] = [
         what: "power cuts while the image writes and flushes, behind each controller: what was acknowledged is there",
         run: power::group,
     },
+    Group { name: "xen", what: "the image as a domain of the real Xen, which QEMU runs", run: xen::group },
     Group {
         name: "lint",
         what: "format, clippy, documentation, the count of unsafe code, unfinished work",

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::disk::option::Bus;
 use crate::disk::{Backend, Disk};
 use crate::report::voice::Voice;
 use crate::run::boot::Boot;
@@ -62,6 +63,21 @@ pub fn command(boot: &Boot) -> Result<Command> {
     let mut command = machine.command().context("Xen under QEMU")?;
     command.args(boot.extra);
     Ok(command)
+}
+
+/// The user's disks as those of a domain, which are known by their names.
+///
+/// # Errors
+/// Names a disk that is asked to be on another bus.
+pub fn as_vbds(disks: Vec<Disk>) -> Result<Vec<Disk>> {
+    let one = |(index, disk): (usize, Disk)| {
+        // The first is what a disk is on that is not said to be on any.
+        if !matches!(disk.bus, Bus::VirtioBlk | Bus::Xen) {
+            bail!("disk {}: Xen has no {}", disk.label, disk.bus.name());
+        }
+        Ok(Disk { bus: Bus::Xen, serial: domain::vbd_name(index), ..disk })
+    };
+    disks.into_iter().enumerate().map(one).collect()
 }
 
 fn vbd(index: usize, disk: &Disk) -> Vbd {
