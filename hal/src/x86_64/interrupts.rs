@@ -32,8 +32,13 @@ pub(super) const SHOOTDOWN: u32 = 0xF3;
 pub(super) const SPURIOUS: u32 = 0xFF;
 
 const DEVICES: usize = (LAST_DEVICE - FIRST_DEVICE + 1) as usize;
-/// A vector that has no slot.
-const NO_SLOT: u16 = u16::MAX;
+/// A vector that has no slot. Zero, so that the table is no part of the image's file.
+const NO_SLOT: u16 = 0;
+
+/// What the table holds for a slot.
+const fn held(slot: Slot) -> u16 {
+    slot.0.wrapping_add(1)
+}
 
 /// Per processor and device vector, the slot that it raises. A vector once given to a slot stays its own.
 static SLOTS: [[AtomicU16; DEVICES]; MAX_CPUS] = [const { [const { AtomicU16::new(NO_SLOT) }; DEVICES] }; MAX_CPUS];
@@ -49,7 +54,7 @@ pub(super) extern "C" fn arrived(vector: u32) -> bool {
         FIRST_DEVICE..=LAST_DEVICE => {
             let slot = SLOTS[percpu::id()][(vector - FIRST_DEVICE) as usize].load(Ordering::Acquire);
             // SAFETY: as above. An unknown slot is counted by the dispatcher.
-            unsafe { dispatch::interrupt(Slot(slot), apic::end_of_interrupt) }
+            unsafe { dispatch::interrupt(Slot(slot.wrapping_sub(1)), apic::end_of_interrupt) }
         }
         TIMER => match timer::expired() {
             // SAFETY: as above. The end of an alarm's interrupt looks at the queues too.
@@ -101,10 +106,11 @@ pub(super) fn stray() -> u32 {
 /// The vector of `slot` on processor `cpu`: the one that it has, or a free one.
 fn vector(slot: Slot, cpu: usize) -> Result<u32, IrqError> {
     let table = SLOTS.get(cpu).filter(|_| cpu < percpu::count()).ok_or(IrqError::NoCpu)?;
-    let known = table.iter().position(|entry| entry.load(Ordering::Relaxed) == slot.0);
+    let known = table.iter().position(|entry| entry.load(Ordering::Relaxed) == held(slot));
     let index = known.or_else(|| {
-        let claim =
-            |entry: &AtomicU16| entry.compare_exchange(NO_SLOT, slot.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let claim = |entry: &AtomicU16| {
+            entry.compare_exchange(NO_SLOT, held(slot), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
         table.iter().position(claim)
     });
     index.map(|index| FIRST_DEVICE + index as u32).ok_or(IrqError::NoVector)
