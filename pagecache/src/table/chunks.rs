@@ -63,6 +63,7 @@ impl Table {
         self.index.chunk_is_at(at, &chunk);
         self.chunks[at] = Some(chunk);
         self.chunks_held += 1;
+        self.filling = true;
         for slot in self.slots(at) {
             self.link(slot as u32, Place::Free);
         }

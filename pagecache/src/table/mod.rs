@@ -4,6 +4,7 @@
 
 mod chunks;
 mod evict;
+mod ghosts;
 mod index;
 mod list;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use undercroft_block::Error;
 use undercroft_hal::dma::DmaBuf;
 
 use self::chunks::LEAST;
+use self::ghosts::Ghosts;
 pub(crate) use self::index::{Index, MOST_INDICES};
 pub(crate) use self::list::Place;
 use self::list::{LISTS, List};
@@ -43,6 +45,8 @@ pub(crate) struct Page {
     uses: u8,
     /// It was read ahead, and not used yet.
     pub(crate) ahead: bool,
+    /// Nobody has used it since it came.
+    fresh: bool,
     main: bool,
     place: Place,
     /// The epoch in which it got the first change that is not sent yet.
@@ -55,14 +59,19 @@ pub(crate) struct Page {
 }
 
 /// The bookkeeping per page, with its entries in the index and its ghosts at their most: the bound is 96 bytes.
-const _: () = assert!(size_of::<Page>() + 4 * 8 + 2 * 4 + size_of::<Option<DmaBuf>>() / LEAST <= 96);
+const _: () = assert!(size_of::<Page>() + 4 * 8 + Ghosts::BYTES + size_of::<Option<DmaBuf>>() / LEAST <= 96);
 
 /// The pages.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) pages: Box<[Page]>,
     pub(crate) index: Arc<Index>,
-    ghosts: Box<[u32]>,
+    ghosts: Ghosts,
+    /// What the small queue's length is to be, and pages that nobody has used yet.
+    target: u32,
+    fresh: u32,
+    /// Memory came, and the main queue is not what it is to be yet.
+    filling: bool,
     chunks: Box<[Option<DmaBuf>]>,
     /// Pages in a chunk: a power of two, and its logarithm.
     chunk_shift: u32,
@@ -78,14 +87,6 @@ pub(crate) struct Table {
     pub(crate) evictions: u64,
     /// Pages that were read ahead and evicted before they were used.
     pub(crate) wasted: u64,
-}
-
-/// Spreads an index over 64 bits (the last step of SplitMix64).
-const fn mix(index: u64) -> u64 {
-    let hash = index.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
 }
 
 impl Table {
@@ -111,6 +112,7 @@ impl Table {
             uses: 0,
             main: false,
             ahead: false,
+            fresh: false,
         };
         let mut counts = [0; PageState::ALL.len()];
         counts[PageState::Free as usize] = pages as u32;
@@ -119,7 +121,10 @@ impl Table {
         Ok(Self {
             pages: pages_there,
             index: Arc::new(index),
-            ghosts: filled(pages.next_power_of_two(), |_| 0)?,
+            ghosts: Ghosts::new(pages)?,
+            target: 0,
+            fresh: 0,
+            filling: true,
             chunks: filled(chunks as usize, |_| None)?,
             chunk_shift: chunk.trailing_zeros(),
             chunks_held: 0,
@@ -205,7 +210,8 @@ impl Table {
         self.index.insert(index, slot);
         let page = &mut self.pages[slot as usize];
         (page.index, page.main) = (index, main);
-        (page.uses, page.ahead) = (0, false);
+        (page.uses, page.ahead, page.fresh) = (0, false, true);
+        self.fresh += 1;
         self.change(slot, state);
     }
 
@@ -230,6 +236,7 @@ impl Table {
         }
         if to == PageState::Free {
             self.index.remove(index);
+            self.fresh -= u32::from(core::mem::take(&mut self.pages[slot as usize].fresh));
         }
         self.settle(slot);
     }

@@ -37,6 +37,7 @@ impl Table {
         let slot = self.take().expect("something can go");
         self.enter(slot, index, PageState::Reading);
         self.change(slot, PageState::Clean);
+        self.touch(slot);
         false
     }
 
@@ -72,6 +73,8 @@ impl Table {
         }
         let lines = self.pages.iter().filter(|page| !page.waiters.is_empty()).count();
         assert_eq!(self.lines as usize, lines, "pages that somebody waits for");
+        let fresh = self.pages.iter().filter(|page| page.fresh).count();
+        assert_eq!(self.fresh as usize, fresh, "pages that nobody has used");
         for state in PageState::ALL {
             let there = self.pages.iter().filter(|page| page.state == state).count();
             assert_eq!(self.count(state) as usize, there, "{state:?}");

@@ -12,7 +12,7 @@ const fn of_trace(case: &'static str) -> Bound {
     Bound { case, name: CRATE, least: 1.0, what: "at most its misses" }
 }
 
-const BOUNDS: [Bound; 9] = [
+const BOUNDS: [Bound; 18] = [
     Bound { case: HIT, name: "memcpy from random pages", least: 1.0 / 1.3, what: "at most 1.3 times its time" },
     Bound { case: HIT, name: "quick_cache 0.7.0 get, and copy", least: 1.0, what: "at most its time" },
     Bound { case: HIT, name: "Linux pread, cached file", least: 1.0, what: "at most its time" },
@@ -22,6 +22,15 @@ const BOUNDS: [Bound; 9] = [
     of_trace("misses of 1000: a loop of 1.2 caches"),
     of_trace("misses of 1000: that loop and zipf, in turn"),
     of_trace("misses of 1000: a working set that moves"),
+    of_trace("misses of 1000: a loop of 2 caches"),
+    of_trace("misses of 1000: two pools in turn"),
+    of_trace("misses of 1000: a database"),
+    of_trace("misses of 1000: a web server"),
+    of_trace("misses of 1000: files read twice"),
+    of_trace("misses of 1000: zipf, power 0.6"),
+    of_trace("misses of 1000: zipf, power 0.8"),
+    of_trace("misses of 1000: zipf, power 1"),
+    of_trace("misses of 1000: zipf, power 1.2"),
 ];
 
 const LIMITS: [Limit; 1] = [Limit { case: "bytes per page, beyond the page", most: 96.0 }];
