@@ -63,7 +63,8 @@ impl Streams {
         self.clock += 1;
         let (clock, most) = (self.clock, self.most);
         let used = |stream: &&mut Stream| stream.used > 0;
-        let goes_on = |stream: &Stream| first == stream.last + 1 || first == stream.last;
+        // Behind what it read last, or once more in that.
+        let goes_on = |stream: &Stream| (stream.first..=stream.last + 1).contains(&first);
         if let Some(stream) = self.streams.iter_mut().filter(used).find(|stream| goes_on(stream)) {
             return stream.go_on(first, last, clock, most);
         }
@@ -87,12 +88,12 @@ impl Streams {
 
 impl Stream {
     fn go_on(&mut self, first: u64, last: u64, clock: u64, most: u32) -> Option<Plan> {
-        let again = last <= self.last;
-        (self.first, self.last, self.used) = (first, self.last.max(last), clock);
-        (self.stride, self.even) = (0, 0);
-        if again {
+        self.used = clock;
+        if last <= self.last {
             return None;
         }
+        (self.first, self.last) = (first, last);
+        (self.stride, self.even) = (0, 0);
         let next = self.last + 1;
         if self.window == 0 {
             self.window = FIRST_WINDOW.min(most);

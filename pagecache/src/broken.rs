@@ -81,6 +81,8 @@ pub(crate) enum Hazard {
     SharesKept,
     /// Nothing is read ahead.
     NoReadAhead,
+    /// The read-ahead is told of what is left of a read at its first page that is not there.
+    RestNoted,
     /// A discard does not keep others away while the device has it.
     NoFence,
     /// A discard does not wait for a write-back that is under way.

@@ -39,6 +39,36 @@ fn a_sequence_is_read_ahead_control() {
     assert!(error.contains("requests for 256 pages"), "{error}");
 }
 
+/// Large reads whose first pages are there and whose others are not, while the cache still takes memory.
+fn growing(waits: bool) -> Result<(), String> {
+    let config = Config { pages: 512, ahead: 16, ..SMALL };
+    try_with(config, |rig| {
+        for at in 0..BYTES / (8 * P) {
+            if waits {
+                assert!(rig.now(at * 8 * P, 8 * PAGE).is_ok());
+            } else {
+                rig.read(at, at * 8 * P, 8 * PAGE);
+            }
+            rig.settle();
+        }
+        let stats = rig.stats();
+        assert!(stats.ahead_used > stats.pages_read * 3 / 4, "not read ahead while memory came: {stats:?}");
+        assert_eq!((stats.pages_read, stats.ahead_wasted), (BYTES / P, 0));
+    })
+}
+
+#[test]
+fn a_sequence_is_read_ahead_while_the_cache_grows() {
+    growing(true).unwrap();
+    growing(false).unwrap();
+}
+
+#[test]
+fn a_sequence_is_read_ahead_though_a_part_of_it_is_there_control() {
+    let error = broken::with(Hazard::RestNoted, || growing(true)).unwrap_err();
+    assert!(error.contains("not read ahead while memory came"), "{error}");
+}
+
 #[test]
 fn even_steps_are_read_ahead() {
     with_rig(AHEAD, |rig| {

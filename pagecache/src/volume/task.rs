@@ -10,6 +10,7 @@ use undercroft_hal::Task;
 
 use super::Volume;
 use super::state::State;
+use crate::ahead::Plan;
 use crate::broken::{self, Hazard};
 use crate::line::NOBODY;
 use crate::op::Kind;
@@ -52,9 +53,16 @@ impl Volume {
                 }
                 return Ok(());
             }
+            // All of what is read, not what is left of it, goes on where the last read ended.
+            let first_time = !core::mem::replace(&mut noted, true) && !broken::is(Hazard::RestNoted);
+            let plan = if first_time { state.plan_read(start, end) } else { None };
             drop(state);
-            noted = true;
-            let pinned = self.wait_for(cx, Kind::Pin, at, end)?.ok_or(Error::Busy)?;
+            let id = self.core.begin_waiting(cx, self.handle, Kind::Pin, at, end);
+            if let Some(plan) = plan {
+                self.core.state.lock(cx).read_ahead(plan);
+                self.core.drive(cx);
+            }
+            let pinned = self.core.wait_until_over(cx, id)?.ok_or(Error::Busy)?;
             pinned.read(cx, offset, part);
             pinned.unpin(cx);
             at += len as u64;
@@ -197,9 +205,14 @@ impl State {
         true
     }
 
+    /// What is to be read ahead of a read.
+    fn plan_read(&mut self, start: u64, end: u64) -> Option<Plan> {
+        self.streams.note(start / PAGE as u64, (end - 1) / PAGE as u64, self.table.wasted)
+    }
+
     /// Tells the read-ahead of a read that found all its pages: whether something is to be read.
     fn note_read(&mut self, start: u64, end: u64) -> bool {
-        let plan = self.streams.note(start / PAGE as u64, (end - 1) / PAGE as u64, self.table.wasted);
+        let plan = self.plan_read(start, end);
         if let Some(plan) = plan {
             self.read_ahead(plan);
         }
