@@ -12,6 +12,8 @@
 //! | run a completion | no | yes | no |
 //! | wait | no | no | yes |
 
+use alloc::rc::Rc;
+use core::cell::Cell;
 use core::marker::PhantomData;
 
 mod sealed {
@@ -100,6 +102,41 @@ impl Task {
     /// The same context, without the right to wait.
     pub const fn unwaiting(&self) -> &Unwaiting {
         &Unwaiting { _here: PhantomData }
+    }
+}
+
+/// A task's token on loan, for code that keeps what it is given and has no place for a reference: a reader in a box, say, that a file system
+/// crate calls. It is good until the call ends for which it was lent. It stays in task context on its CPU:
+///
+/// ```compile_fail,E0277
+/// fn sent_elsewhere<T: Send>() {}
+/// sent_elsewhere::<undercroft_hal::context::Lent>();
+/// ```
+#[derive(Clone)]
+pub struct Lent {
+    open: Rc<Cell<bool>>,
+}
+
+impl Task {
+    /// Lends this token for the length of a call.
+    pub fn lend<R>(&self, call: impl FnOnce(Lent) -> R) -> R {
+        /// Ends the loan, also when the call unwinds.
+        struct End(Lent);
+        impl Drop for End {
+            fn drop(&mut self) {
+                self.0.open.set(false);
+            }
+        }
+        let end = End(Lent { open: Rc::new(Cell::new(true)) });
+        call(end.0.clone())
+    }
+}
+
+impl Lent {
+    /// Runs `with` with the token. `None`: the call is over for which it was lent.
+    pub fn with<R>(&self, with: impl FnOnce(&Task) -> R) -> Option<R> {
+        // Not `Send`, and open: this is the task that lent it, within the call that it lent it for.
+        self.open.get().then(|| with(&Task { _here: PhantomData }))
     }
 }
 

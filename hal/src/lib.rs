@@ -51,7 +51,7 @@ pub mod x86_64;
 pub mod xen;
 
 pub use clock::{Duration, Instant};
-pub use context::{BottomHalf, Context, HardIrq, Task, Unwaiting};
+pub use context::{BottomHalf, Context, HardIrq, Lent, Task, Unwaiting};
 pub use platform::Platform;
 pub use system::System;
 

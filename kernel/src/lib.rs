@@ -14,6 +14,7 @@ pub mod disks;
 mod engine;
 mod entropy;
 mod faults;
+mod files;
 pub mod heaps;
 mod histogram;
 mod hotplug;

@@ -50,6 +50,8 @@ pub struct Options {
     pub seed: u64,
     /// Rules by serial number; a disk without one is read only.
     pub disks: Vec<DiskRule>,
+    /// FAT file systems that files may be written to: the disk's serial number, and the partition's first byte and length.
+    pub files: Vec<DiskRule>,
     /// How many disks must be found, if that is said.
     pub expected_disks: Option<u32>,
     /// Milliseconds for each row of the speed table.
@@ -90,6 +92,7 @@ impl Default for Options {
             workload: Workload { verify: true, speed: true, bare: false, faults: false, power: false },
             seed: 1,
             disks: Vec::new(),
+            files: Vec::new(),
             expected_disks: None,
             speed_ms: 300,
             faults_ms: 3000,
@@ -146,6 +149,10 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
         }
         "seed" => options.seed = number(value)?,
         "disk" => options.disks.push(rule(value)?),
+        "files" => match rule(value)? {
+            DiskRule { writable: None, .. } => return Err("a file system is SERIAL,rw,START,LENGTH"),
+            place => options.files.push(place),
+        },
         "disks" => options.expected_disks = Some(u32::try_from(number(value)?).map_err(|_| "the number is too large")?),
         "speed_ms" => match number(value)? {
             ms @ 1..=600_000 => options.speed_ms = ms,
@@ -222,7 +229,7 @@ mod tests {
 
     #[test]
     fn everything_at_once() {
-        let line = "console=json workload=verify seed=18446744073709551615 disk=a,ro disk=b,rw,512,4096 disks=2 \
+        let line = "console=json workload=verify seed=18446744073709551615 disk=a,ro disk=b,rw,512,4096 files=b,rw,8192,4096 disks=2 \
                     speed_ms=5 faults_ms=77 generations=6 acks=early cached=b deadline_ms=400 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
         let (options, bad) = parse(line);
         assert_eq!(bad, []);
@@ -237,6 +244,7 @@ mod tests {
                 workload: Workload { verify: true, speed: false, bare: false, faults: false, power: false },
                 seed: u64::MAX,
                 disks,
+                files: alloc::vec![DiskRule { serial: "b".into(), writable: Some((8192, 4096)) }],
                 expected_disks: Some(2),
                 speed_ms: 5,
                 faults_ms: 77,
@@ -279,6 +287,8 @@ mod tests {
             "disk=a,rw,1",
             "disk=a,rw,1,2,3",
             "disk=a,rw,18446744073709551615,1",
+            "files=a,ro",
+            "files=a,rw,1",
             "workload=some",
             "console=",
             "end=never",

@@ -16,7 +16,7 @@ use crate::monitor::{self, Port};
 use crate::options::{BadWord, Options};
 use crate::report::Report;
 use crate::xen::Xen;
-use crate::{account, bare, faults, latency, power, speed, sync, verify, write};
+use crate::{account, bare, faults, files, latency, power, speed, sync, verify, write};
 
 /// The machine, for the first line.
 #[derive(Debug, Clone, Copy)]
@@ -180,6 +180,7 @@ fn phases(cx: &Task, disk: &Disk, disks: &Disks, options: &Options, report: &Rep
         {
             return 0;
         }
+        files::phase(cx, disk, options, report);
     }
     if options.workload.speed {
         match speed::measure(cx, disk, writable, (options.speed_ms, options.seed), report) {

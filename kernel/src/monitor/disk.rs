@@ -69,7 +69,7 @@ pub(super) fn read<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<()
 }
 
 /// Sixteen bytes, as numbers and as characters.
-struct Row<'a>(&'a [u8]);
+pub(super) struct Row<'a>(pub(super) &'a [u8]);
 
 impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,6 +8,7 @@ mod callouts;
 mod device;
 mod disk;
 mod editor;
+mod files;
 mod loads;
 mod queues;
 mod status;
@@ -111,6 +112,18 @@ const COMMANDS: &[Command] = &[
         takes: "[DISK]",
         what: "make durable what was written through the page cache",
         run: cache::sync,
+    },
+    Command {
+        name: "ls",
+        takes: "DISK/PARTITION[/PATH]",
+        what: "list a directory of a file system (ext4 or FAT), through the page cache",
+        run: files::ls,
+    },
+    Command {
+        name: "cat",
+        takes: "DISK/PARTITION/PATH",
+        what: "show the beginning of a file, and the SHA-256 of all of it",
+        run: files::cat,
     },
     Command {
         name: "reset",

@@ -5,6 +5,8 @@ use core::str::SplitAsciiWhitespace;
 
 use undercroft_block::Error;
 
+use crate::files;
+
 /// What is wrong with a line. Each names the word that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bad<'a> {
@@ -32,6 +34,8 @@ pub enum Bad<'a> {
     NotText,
     /// The disk failed.
     Failed(Error),
+    /// Something about files.
+    File(files::Error),
     /// The machine has no such thing.
     Absent(&'static str),
     /// There is one already.
@@ -66,6 +70,7 @@ impl fmt::Display for Bad<'_> {
             Self::TooLong(most) => write!(f, "the line is longer than {most} characters"),
             Self::NotText => f.write_str("the line is not UTF-8"),
             Self::Failed(error) => write!(f, "the disk failed: {error}"),
+            Self::File(error) => write!(f, "{error}"),
             Self::Absent(what) => write!(f, "this machine has no {what}"),
             Self::Busy(what) => write!(f, "there is {what} already"),
         }
@@ -74,17 +79,27 @@ impl fmt::Display for Bad<'_> {
 
 /// The words of a line that were not taken yet.
 #[derive(Debug, Clone)]
-pub struct Words<'a>(SplitAsciiWhitespace<'a>);
+pub struct Words<'a> {
+    words: SplitAsciiWhitespace<'a>,
+    line: &'a str,
+}
 
 impl<'a> Words<'a> {
     /// All words of a line.
     pub fn new(line: &'a str) -> Self {
-        Self(line.split_ascii_whitespace())
+        Self { words: line.split_ascii_whitespace(), line }
     }
 
     /// The next word, if there is one.
     pub fn optional(&mut self) -> Option<&'a str> {
-        self.0.next()
+        self.words.next()
+    }
+
+    /// All that is left of the line behind its first word, as it is. `None`: nothing.
+    pub fn rest(&mut self) -> Option<&'a str> {
+        let rest = self.line.trim_ascii_start().split_once(|c: char| c.is_ascii_whitespace())?.1.trim_ascii();
+        self.words = "".split_ascii_whitespace();
+        Some(rest).filter(|rest| !rest.is_empty())
     }
 
     /// The next word.

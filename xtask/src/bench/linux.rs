@@ -105,6 +105,7 @@ fn null_disk(bus: Bus, serial: &str) -> Disk {
         block_size: 512,
         bytes: 1 << 30,
         writable: None,
+        files: None,
     }
 }
 

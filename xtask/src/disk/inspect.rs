@@ -79,6 +79,7 @@ fn look(path: &Path, bus: Bus, access: Access, index: usize) -> Result<Disk> {
         block_size,
         bytes,
         writable,
+        files: None,
     })
 }
 

@@ -9,6 +9,7 @@ pub mod option;
 pub mod pattern;
 pub mod prepare;
 pub mod region;
+pub mod stored;
 
 use std::path::PathBuf;
 
@@ -32,6 +33,33 @@ pub struct Disk {
     pub bytes: u64,
     /// What the write phase may overwrite; without it the disk is attached read only.
     pub writable: Option<Region>,
+    /// The file systems that were put on it.
+    pub files: Option<Files>,
+}
+
+/// File systems that hold the same files, and what is known of those.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The image may write files here.
+    pub fat: Region,
+    /// Of all files, the list of them included.
+    pub count: u64,
+    pub bytes: u64,
+    /// Of the list.
+    pub sha256: String,
+    /// What the files follow from: the seed, and the bytes that they may have.
+    pub seed: u64,
+    pub budget: u64,
+}
+
+impl Disk {
+    /// What may change, in order; `stores`: files are written, too.
+    pub fn changing(&self, stores: bool) -> Vec<Region> {
+        let fat = self.files.iter().filter(|_| stores).map(|files| files.fat);
+        let mut regions: Vec<_> = self.writable.into_iter().chain(fat).collect();
+        regions.sort_by_key(|region| region.start);
+        regions
+    }
 }
 
 /// What stands behind a disk.

@@ -8,11 +8,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use gpt::partition_types;
+use sha2::{Digest, Sha256};
 
+use super::digest::hex;
 use super::gpt::{self as table, NewPartition};
 use super::option::Bus;
 use super::region::{Region, SCRATCH};
-use super::{Backend, Disk, content};
+use super::{Backend, Disk, Files, content};
 use crate::cli::{Machine, On};
 use crate::host::program;
 
@@ -61,7 +63,15 @@ pub fn prepare(directory: &Path, recipe: &Recipe, mib: u64, seed: u64) -> Result
     let [ext4, fat, scratch] = layout(mib);
     let tree = directory.join("tree");
     fs::create_dir_all(&tree).with_context(say)?;
-    content::write_tree(&tree, seed, fat.length / 4)?;
+    let budget = fat.length / 4;
+    let paths = content::write_tree(&tree, seed, budget)?;
+    let mut bytes = 0;
+    for path in &paths {
+        bytes += fs::metadata(tree.join(path)).with_context(say)?.len();
+    }
+    let list = fs::read(tree.join(content::LIST)).with_context(say)?;
+    let sha256 = hex(&Sha256::digest(list));
+    let files = Files { fat, count: paths.len() as u64, bytes, sha256, seed, budget };
     place(&make_ext4(directory, &tree, ext4.length, recipe.block_size, seed)?, &path, ext4)?;
     place(&make_fat(directory, &tree, fat.length, recipe.block_size, seed)?, &path, fat)?;
     fs::remove_dir_all(&tree).with_context(say)?;
@@ -79,6 +89,7 @@ pub fn prepare(directory: &Path, recipe: &Recipe, mib: u64, seed: u64) -> Result
         block_size: recipe.block_size,
         bytes: mib * MIB,
         writable: Some(scratch),
+        files: Some(files),
     })
 }
 

@@ -162,6 +162,7 @@ mod tests {
             block_size: 4096,
             bytes: 1 << 20,
             writable: writable.then_some(Region { start: 0, length: 4096 }),
+            files: None,
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Event {
     },
     Cached(Cached),
     Sequential(Sequential),
+    Files(Files),
+    Stored(Stored),
     Written {
         name: String,
         start: u64,
@@ -158,6 +160,32 @@ pub struct Sequential {
     pub device_deep_mib_s: f64,
     pub of_device_permille: u64,
     pub of_device_deep_permille: u64,
+}
+
+/// The files of a file system, against the list in its root.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Files {
+    pub name: String,
+    pub partition: u64,
+    pub system: String,
+    /// `cache` or `device`.
+    pub through: String,
+    pub files: u64,
+    pub directories: u64,
+    pub bytes: u64,
+    pub checked: u64,
+    pub wrong: u64,
+    pub list_sha256: String,
+    pub nanoseconds: u64,
+}
+
+/// Files that were written through the cache, synced, and found on the device.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Stored {
+    pub name: String,
+    pub partition: u64,
+    pub files: u64,
+    pub bytes: u64,
 }
 
 /// What a controller does with nothing between it and the interrupt handler.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::event::{Cached, Cpu, Heap, Latency, Reserve, Sequential, Speed};
+use super::event::{Cached, Cpu, Files, Heap, Latency, Reserve, Sequential, Speed, Stored};
 use super::session::{Seen, Session};
 use super::verdict::Expected;
 
@@ -58,6 +58,35 @@ pub fn cached(cached: &Cached) -> Value {
         "again_hits": cached.again_hits,
         "again_misses": cached.again_misses,
         "hit_rate_percent": cached.hit_rate(),
+    })
+}
+
+/// The files of a file system, against the list in its root.
+pub fn files(files: &Files) -> Value {
+    json!({
+        "event": "files",
+        "name": files.name,
+        "partition": files.partition,
+        "system": files.system,
+        "through": files.through,
+        "files": files.files,
+        "directories": files.directories,
+        "bytes": files.bytes,
+        "checked": files.checked,
+        "wrong": files.wrong,
+        "list_sha256": files.list_sha256,
+        "milliseconds": round(files.nanoseconds as f64 / 1e6),
+    })
+}
+
+/// Files that were written through the cache, synced, and found on the device.
+pub fn stored(stored: &Stored) -> Value {
+    json!({
+        "event": "stored",
+        "name": stored.name,
+        "partition": stored.partition,
+        "files": stored.files,
+        "bytes": stored.bytes,
     })
 }
 
@@ -213,6 +242,22 @@ mod tests {
             (&cached_event["hit_rate_percent"], &cached_event["ahead_efficiency_percent"]),
             (&json!(100.0), &json!(99.1))
         );
+        let files_fields = [
+            "event",
+            "name",
+            "partition",
+            "system",
+            "through",
+            "files",
+            "directories",
+            "bytes",
+            "checked",
+            "wrong",
+            "list_sha256",
+            "milliseconds",
+        ];
+        assert_eq!(keys(&files(&session.files[0])), sorted(files_fields));
+        assert_eq!(keys(&stored(&session.stored[0])), sorted(["event", "name", "partition", "files", "bytes"]));
         let sequential_fields = [
             "event",
             "name",

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::event::{
-    Bare, Cached, Cpu, End, Event, Faults, Found, Heap, Hello, Latency, Line, Reserve, Sequential, Speed, parse,
+    Bare, Cached, Cpu, End, Event, Faults, Files, Found, Heap, Hello, Latency, Line, Reserve, Sequential, Speed,
+    Stored, parse,
 };
 
 /// Everything heard from the image, and when.
@@ -16,6 +17,8 @@ pub struct Session {
     pub disks: Vec<Seen>,
     pub speed: Vec<Speed>,
     pub sequential: Vec<Sequential>,
+    pub files: Vec<Files>,
+    pub stored: Vec<Stored>,
     /// What became of each disk in the fault workload.
     pub faults: Vec<Faults>,
     /// Rings without a driver.
@@ -102,6 +105,8 @@ impl Session {
                 Some(seen) => seen.cached = Some(cached),
                 None => self.stranger(&cached.name),
             },
+            Event::Files(files) => self.files.push(files),
+            Event::Stored(stored) => self.stored.push(stored),
             Event::Sequential(sequential) => self.sequential.push(sequential),
             Event::Speed(speed) => self.speed.push(speed),
             Event::Bare(bare) => self.bare.push(bare),
@@ -142,6 +147,11 @@ pub mod tests {
 {"event":"progress","name":"vd0","phase":"read","done_bytes":4096,"total_bytes":1048576}
 {"event":"read","name":"vd0","bytes":1048576,"sha256":"aa","nanoseconds":5}
 {"event":"cached","name":"vd0","bytes":1048576,"sha256":"aa","nanoseconds":6,"hits":192,"misses":64,"evictions":0,"reads":9,"pages_read":256,"ahead":224,"ahead_used":222,"ahead_wasted":0,"again_bytes":524288,"again_hits":128,"again_misses":0}
+{"event":"files","name":"vd0","partition":1,"system":"ext4","through":"cache","files":3,"directories":1,"bytes":99,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
+{"event":"files","name":"vd0","partition":1,"system":"ext4","through":"device","files":3,"directories":1,"bytes":99,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
+{"event":"files","name":"vd0","partition":2,"system":"fat","through":"cache","files":3,"directories":1,"bytes":99,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
+{"event":"files","name":"vd0","partition":2,"system":"fat","through":"device","files":11,"directories":2,"bytes":279349,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
+{"event":"stored","name":"vd0","partition":2,"files":8,"bytes":279250}
 {"event":"sequential","name":"vd0","block_bytes":131072,"cache_mib_s":900.0,"device_mib_s":1000.0,"device_deep_mib_s":2000.0,"of_device_permille":900,"of_device_deep_permille":450}
 {"event":"speed","name":"vd0","op":"read","pattern":"random","block_bytes":4096,"depth":32,"requests":10,"nanoseconds":20,"iops":500,"mib_s":1.9,"p50_us":3.5,"p99_us":9.0}
 {"event":"written","name":"vd0","start":4096,"bytes":8192,"flushed":true,"verified":true}

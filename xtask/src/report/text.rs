@@ -24,6 +24,25 @@ pub fn live(event: &Event) -> Option<String> {
             let verified = if *verified { "read back equal" } else { "READ BACK DIFFERENT" };
             Some(format!("{name}: {} written, {flushed}, {verified}", bytes(*written)))
         }
+        Event::Files(files) => Some(format!(
+            "{}: partition {}, {} through the {}: {} files with {} in {} directories, {} as the list says, {} not",
+            files.name,
+            files.partition,
+            files.system,
+            files.through,
+            files.files,
+            bytes(files.bytes),
+            files.directories,
+            files.checked,
+            files.wrong
+        )),
+        Event::Stored(stored) => Some(format!(
+            "{}: partition {}, {} files with {} written through the cache, synced, found on the device",
+            stored.name,
+            stored.partition,
+            stored.files,
+            bytes(stored.bytes)
+        )),
         Event::Latency(latency) => Some(format!(
             "interrupt to handler {} (p99 {}), to bottom half {} (p99 {}), to waiting task {} (p99 {}) cycles",
             latency.handler_p50,

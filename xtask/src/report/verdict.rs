@@ -1,9 +1,10 @@
 //! Whether a run has shown what it was to show. Nothing is taken for granted: what was not
 //! reported did not happen.
 
+use super::event;
 use super::session::{Seen, Session};
 use crate::cli::Workload;
-use crate::disk::Disk;
+use crate::disk::{Disk, Files, stored};
 use crate::qemu::process::Exit;
 
 /// A disk and what is known of it apart from the image.
@@ -135,6 +136,9 @@ fn disk_failures(workload: Workload, wanted: &Expected, seen: &Seen, session: &S
             }
             _ => {}
         }
+        if let Some(files) = &disk.files {
+            all.extend(file_failures(files, &found.name, session));
+        }
         match (&seen.written, disk.writable) {
             (None, None) => {}
             (None, Some(_)) => all.push("nothing was written".into()),
@@ -164,6 +168,40 @@ fn disk_failures(workload: Workload, wanted: &Expected, seen: &Seen, session: &S
     all
 }
 
+/// Both file systems of a prepared disk, each read in both ways, and files written to one.
+fn file_failures(files: &Files, name: &str, session: &Session) -> Vec<String> {
+    let mut all = Vec::new();
+    for system in ["ext4", "fat"] {
+        for through in ["cache", "device"] {
+            let what = format!("its {system} file system, through the {through}");
+            // The files that are written through the cache are there when the device is looked at.
+            let more = if (system, through) == ("fat", "device") { stored::totals() } else { (0, 0) };
+            let (count, bytes) = (files.count + more.0, files.bytes + more.1);
+            let wanted = |seen: &&event::Files| (&*seen.name, &*seen.system, &*seen.through) == (name, system, through);
+            match session.files.iter().find(wanted) {
+                None => all.push(format!("{what}: not looked at")),
+                Some(seen) if (seen.files, seen.bytes) != (count, bytes) => all.push(format!(
+                    "{what}: {} files with {} bytes, there are {count} with {bytes}",
+                    seen.files, seen.bytes
+                )),
+                Some(seen) if seen.list_sha256 != files.sha256 => {
+                    all.push(format!("{what}: the list of files is another"));
+                }
+                // The list is not in itself. What is wrong the image has named.
+                Some(seen) if seen.checked + seen.wrong + 1 != files.count => {
+                    all.push(format!("{what}: only {} files were compared", seen.checked + seen.wrong));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    let stored = session.stored.iter().find(|stored| stored.name == name);
+    if stored.map(|stored| (stored.files, stored.bytes)) != Some(stored::totals()) {
+        all.push("the files that were to be written were not found on the device".into());
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::session::tests::{A_GOOD_RUN, session};
@@ -181,6 +219,14 @@ mod tests {
             block_size: 512,
             bytes: 1 << 20,
             writable: Some(Region { start: 4096, length: 8192 }),
+            files: Some(Files {
+                fat: Region { start: 512, length: 512 },
+                count: 3,
+                bytes: 99,
+                sha256: "cc".into(),
+                seed: 1,
+                budget: 1,
+            }),
         }
     }
 
@@ -207,7 +253,20 @@ mod tests {
 
     #[test]
     fn whatever_is_missing_is_a_failure() {
-        for event in ["hello", "first_io", "found", "read", "cached", "sequential", "speed", "written", "heap", "end"] {
+        for event in [
+            "hello",
+            "first_io",
+            "found",
+            "read",
+            "cached",
+            "sequential",
+            "files",
+            "stored",
+            "speed",
+            "written",
+            "heap",
+            "end",
+        ] {
             assert_ne!(judge(&without(event), GOOD), [""; 0], "{event}");
         }
         assert_eq!(judge(&without("progress"), GOOD), [""; 0]);
@@ -227,6 +286,12 @@ mod tests {
                 "\"bytes\":1048576,\"sha256\":\"aa\",\"nanoseconds\":6",
                 "\"bytes\":4096,\"sha256\":\"aa\",\"nanoseconds\":6",
             ),
+            ("\"through\":\"device\"", "\"through\":\"cache\""),
+            ("\"files\":3", "\"files\":2"),
+            ("\"bytes\":99", "\"bytes\":98"),
+            ("\"checked\":2", "\"checked\":1"),
+            ("\"list_sha256\":\"cc\"", "\"list_sha256\":\"cd\""),
+            ("\"files\":8", "\"files\":7"),
             ("\"again_misses\":0", "\"again_misses\":1"),
             ("\"cache_mib_s\":900.0", "\"cache_mib_s\":0.0"),
             ("\"start\":4096,\"bytes\":8192", "\"start\":4096,\"bytes\":4096"),

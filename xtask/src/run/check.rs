@@ -5,7 +5,7 @@ use std::fs::File;
 
 use crate::disk::digest::{Digests, digest};
 use crate::disk::region::Region;
-use crate::disk::{Backend, Disk, pattern};
+use crate::disk::{Backend, Disk, pattern, stored};
 use crate::report::session::Session;
 use crate::report::text::bytes;
 
@@ -19,19 +19,29 @@ pub struct Afterwards {
 }
 
 /// Looks at a disk after the run. A disk that was attached read only is not read again.
-pub fn afterwards(disk: &Disk, before: Option<&Digests>, session: &Session, seed: u64) -> Afterwards {
+pub fn afterwards(disk: &Disk, before: Option<&Digests>, session: &Session, (seed, stores): (u64, bool)) -> Afterwards {
     let mut result = Afterwards::default();
     let (Backend::File(path), Some(region), Some(before)) = (&disk.backend, disk.writable, before) else {
         return result;
     };
     let label = &disk.label;
     let mut unharmed = false;
-    match digest(path, disk.bytes, Some(region)) {
+    match digest(path, disk.bytes, &disk.changing(stores)) {
         Ok(after) if after.outside == before.outside => unharmed = true,
         Ok(_) => {
             result.failures.push(format!("disk {label}: bytes outside the region allowed for writing have changed"))
         }
         Err(error) => result.failures.push(format!("disk {label}: after the run: {error:#}")),
+    }
+    if let Some(files) = disk.files.as_ref().filter(|_| stores) {
+        let name = session.by_serial(&disk.serial).map(|seen| &seen.found.name);
+        let stored = session.stored.iter().any(|stored| Some(&stored.name) == name);
+        match stored::check(path, files, stored, seed) {
+            Ok(()) => result.said.push(format!("{label}: its FAT file system is sound, and holds {}", {
+                if stored { "what it held and the files that were written" } else { "what it held" }
+            })),
+            Err(error) => result.failures.push(format!("disk {label}: on its FAT file system: {error:#}")),
+        }
     }
     let written = session.by_serial(&disk.serial).is_some_and(|seen| seen.written.is_some());
     if written {
@@ -76,6 +86,7 @@ mod tests {
             block_size: 512,
             bytes: 1 << 20,
             writable: Some(REGION),
+            files: None,
         }
     }
 
@@ -84,13 +95,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut content = vec![0; 1 << 20];
         std::fs::write(file.path(), &content).unwrap();
-        let before = digest(file.path(), 1 << 20, Some(REGION)).unwrap();
+        let before = digest(file.path(), 1 << 20, &[REGION]).unwrap();
         for offset in (REGION.start..REGION.end()).step_by(8) {
             content[offset as usize..offset as usize + 8].copy_from_slice(&pattern::word(7, offset).to_le_bytes());
         }
         change(&mut content);
         std::fs::write(file.path(), &content).unwrap();
-        afterwards(&disk(file.path()), Some(&before), &session(A_GOOD_RUN), 7)
+        afterwards(&disk(file.path()), Some(&before), &session(A_GOOD_RUN), (7, true))
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub fn command_line(options: &RunOptions, disks: &[Disk]) -> String {
     }
     let _ = write!(line, " disks={}", disks.len());
     for disk in disks {
+        if let Some(files) = disk.files.as_ref().filter(|_| options.workload.verifies()) {
+            let _ = write!(line, " files={},rw,{},{}", disk.serial, files.fat.start, files.fat.length);
+        }
         let _ = match disk.writable {
             None => write!(line, " disk={},ro", disk.serial),
             Some(region) => write!(line, " disk={},rw,{},{}", disk.serial, region.start, region.length),
@@ -50,6 +53,7 @@ mod tests {
             block_size: 512,
             bytes: 4096,
             writable,
+            files: None,
         };
         let disks = [disk("a", None), disk("b", Some(Region { start: 512, length: 1024 }))];
         assert_eq!(

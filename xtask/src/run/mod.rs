@@ -41,7 +41,7 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     let image = image(options, directory.path(), voice)?;
     interrupt::check()?;
     let disks = if options.disks.is_empty() { prepare(options, directory.path(), voice)? } else { own_disks };
-    let before = digests(&disks, voice)?;
+    let before = digests(&disks, options.workload.verifies(), voice)?;
     let expected: Vec<Expected> = disks
         .iter()
         .zip(&before)
@@ -68,7 +68,7 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
         limits: Limits { whole: Duration::from_secs(options.timeout), silence: Duration::from_secs(options.silence) },
     };
     if options.monitor {
-        let good = monitor::monitor(&boot, voice)?;
+        let good = monitor::monitor(&boot, options.workload.verifies(), voice)?;
         keep(options, directory, &[], voice)?;
         return Ok(good);
     }
@@ -77,7 +77,9 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     let host: Vec<check::Afterwards> = disks
         .iter()
         .zip(&before)
-        .map(|(disk, before)| check::afterwards(disk, before.as_ref(), &session, options.seed))
+        .map(|(disk, before)| {
+            check::afterwards(disk, before.as_ref(), &session, (options.seed, options.workload.verifies()))
+        })
         .collect();
     for said in host.iter().flat_map(|afterwards| &afterwards.said) {
         voice.say(said);
@@ -123,7 +125,7 @@ fn prepare(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Vec<D
     recipes.into_iter().map(one).collect()
 }
 
-fn digests(disks: &[Disk], voice: Voice) -> Result<Vec<Option<digest::Digests>>> {
+fn digests(disks: &[Disk], stores: bool, voice: Voice) -> Result<Vec<Option<digest::Digests>>> {
     let total: u64 = disks.iter().map(|disk| disk.bytes).sum();
     if total > 1 << 30 {
         voice.say(&format!("hashing {} on the host", text::bytes(total)));
@@ -131,7 +133,7 @@ fn digests(disks: &[Disk], voice: Voice) -> Result<Vec<Option<digest::Digests>>>
     let one = |disk: &Disk| match &disk.backend {
         Backend::File(path) => {
             interrupt::check()?;
-            digest::digest(path, disk.bytes, disk.writable).map(Some)
+            digest::digest(path, disk.bytes, &disk.changing(stores)).map(Some)
         }
         Backend::Null => Ok(None),
     };
@@ -151,6 +153,8 @@ fn report(voice: Voice, session: &Session, expected: &[Expected], host: &[check:
     session.heaps.iter().for_each(|heap| voice.event(&json::heap(heap)));
     session.reserve.iter().for_each(|reserve| voice.event(&json::reserve(reserve)));
     session.cpus.iter().for_each(|cpu| voice.event(&json::cpu(cpu)));
+    session.files.iter().for_each(|files| voice.event(&json::files(files)));
+    session.stored.iter().for_each(|stored| voice.event(&json::stored(stored)));
     voice.event(&json::summary(session, failures));
     text::sequential_table(&session.sequential).iter().for_each(|line| voice.say(line));
     text::speed_table(&session.speed).iter().for_each(|line| voice.say(line));

@@ -12,11 +12,11 @@ use crate::report::voice::Voice;
 const PROMPT: &str = "undercroft> ";
 
 /// Boots, and lets the user talk with the image. False if it failed, or wrote where it may not.
-pub fn monitor(boot: &Boot, voice: Voice) -> Result<bool> {
+pub fn monitor(boot: &Boot, stores: bool, voice: Voice) -> Result<bool> {
     let outside = |when: &str| -> Result<Vec<_>> {
         let one = |disk: &crate::disk::Disk| match (&disk.backend, disk.writable) {
-            (Backend::File(path), Some(region)) => {
-                digest::digest(path, disk.bytes, Some(region)).map(|digests| Some(digests.outside))
+            (Backend::File(path), Some(_)) => {
+                digest::digest(path, disk.bytes, &disk.changing(stores)).map(|digests| Some(digests.outside))
             }
             _ => Ok(None),
         };
