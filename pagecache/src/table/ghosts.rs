@@ -56,7 +56,7 @@ impl Ghosts {
     /// An index's place, and the mark that it has there.
     fn place(&self, index: u64) -> (usize, u32) {
         let hash = mix(index);
-        let at = u64::from(hash as u32) * self.places.len() as u64 >> 32;
+        let at = (u64::from(hash as u32) * self.places.len() as u64) >> 32;
         (at as usize, (hash >> 49) as u32)
     }
 
