@@ -1,12 +1,12 @@
 //! The image under QEMU: on each machine every disk is found, read, written and measured.
 
-use anyhow::{Error, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use clap::ValueEnum;
 use serde_json::Value;
 
 use super::guest::{self, Run};
 use super::tally::Tally;
-use super::{bad_input, guest::text, hotplug, monitor, virtio};
+use super::{bad_input, files, guest::text, hotplug, monitor, virtio};
 use crate::cli::{Machine, On};
 use crate::disk::prepare::recipes;
 use crate::host::{install, workspace};
@@ -125,6 +125,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
         boot(case, &kernel, tally)?;
     }
     monitor::checks(&kernel, tally)?;
+    files::checks(&kernel, tally)?;
     virtio::checks(&kernel, tally)?;
     hotplug::checks(&kernel, tally)?;
     bad_input::checks(&kernel, tally)
@@ -169,6 +170,8 @@ fn boot(case: &Case, kernel: &str, tally: &mut Tally) -> Result<()> {
         tally.check(&format!("{title}: read whole, with the host's SHA-256"), read(disk));
         tally.check(&format!("{title}: written, found in the guest and by the host"), written(disk));
         tally.check(&format!("{title}: three partitions"), partitions(disk));
+        tally.check(&format!("{title}: read through the cache, ahead, and again from it"), cached(&run, disk));
+        tally.check(&format!("{title}: the files of ext4 and FAT, and files written to FAT"), stored(&run, disk));
         if is_virtio(disk) {
             let queues = disk["queues"] == case.queues;
             let queues = if queues { Ok(()) } else { Err(Error::msg(disk.to_string())) };
@@ -268,8 +271,35 @@ fn partitions(disk: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The six rows of the table: 4 KiB at depth 1 and 32 and 128 KiB, read and write.
+/// A sequence is read ahead, and what was just read is there.
+fn cached(run: &Run, disk: &Value) -> Result<()> {
+    let seen = run.events("cached").find(|event| event["name"] == disk["name"]).context("no event")?;
+    ensure!(seen["sha256"] == disk["sha256"] && seen["bytes"] == disk["capacity_bytes"], "{seen}");
+    ensure!(seen["hit_rate_percent"] == 100.0 && seen["again_hits"].as_u64() > Some(0), "{seen}");
+    let number = |name: &str| seen[name].as_u64().unwrap_or(0);
+    ensure!(number("pages_read") * 4096 >= number("bytes"), "{seen}");
+    ensure!(number("ahead") > number("pages_read") / 4 && number("ahead_used") > number("ahead") * 3 / 4, "{seen}");
+    // Runs of pages, not pages.
+    ensure!(number("requests") < number("pages_read") / 8, "{seen}");
+    Ok(())
+}
+
+fn stored(run: &Run, disk: &Value) -> Result<()> {
+    for (system, through) in [("ext4", "cache"), ("ext4", "device"), ("fat", "cache"), ("fat", "device")] {
+        let wanted =
+            |seen: &&Value| seen["name"] == disk["name"] && seen["system"] == system && seen["through"] == through;
+        let seen = run.events("files").find(wanted).with_context(|| format!("{system} through the {through}"))?;
+        ensure!(seen["wrong"] == 0 && seen["checked"].as_u64() > Some(14), "{seen}");
+    }
+    let stored = run.events("stored").find(|event| event["name"] == disk["name"]).context("nothing was stored")?;
+    ensure!(stored["files"] == 8, "{stored}");
+    Ok(())
+}
+
+/// The six rows of the table: 4 KiB at depth 1 and 32 and 128 KiB, read and write; and reading in order through the cache.
 fn measured(run: &Run, disk: &Value) -> Result<()> {
+    let order = run.events("sequential").find(|event| event["name"] == disk["name"]);
+    ensure!(order.is_some_and(|event| event["of_device"].as_f64() > Some(0.0)), "{order:?}");
     let rows: Vec<_> = run.events("speed").filter(|row| row["name"] == disk["name"]).collect();
     for op in ["read", "write"] {
         for (block, depth) in [(4096, Some(1)), (4096, Some(32)), (131_072, None)] {

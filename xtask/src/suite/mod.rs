@@ -7,6 +7,7 @@ pub mod boot;
 pub mod cargo;
 pub mod conversation;
 pub mod faults;
+pub mod files;
 pub mod guest;
 pub mod hotplug;
 pub mod lint;

@@ -9,7 +9,7 @@ use super::guest;
 use super::tally::Tally;
 
 /// A line that is typed, and what its answer says.
-const SESSION: [(&str, &[&str]); 23] = [
+const SESSION: [(&str, &[&str]); 34] = [
     ("help", &["disks", "latency", "quit"]),
     ("disks", &["virtio-blk0: virtio-blk at pci", "virtio-scsi1", "undercroft-scratch"]),
     ("read virtio-blk0 1", &["45 46 49 20 50 41 52 54", "EFI PART", "512 bytes, sha256 "]),
@@ -26,6 +26,17 @@ const SESSION: [(&str, &[&str]); 23] = [
     ("heaps", &["locked heap: ", "dma heap: ", "reserve for write-back: "]),
     ("cpus", &["CPU 0: interrupts of devices ", "CPU 1: interrupts of devices "]),
     ("irq", &["handlers, 0 interrupts that nobody claimed"]),
+    ("queues", &["virtio-blk0: ", " merged; busy "]),
+    ("cache", &["volumes share ", "virtio-blk0: ", " were there", "pages written in "]),
+    ("ls virtio-blk0/1", &["README.TXT", "ROUND0/", "lost+found/", "entries (ext4)"]),
+    ("ls virtio-scsi1/2/ROUND0/DEEP", &["ER/", "1 entries (fat)"]),
+    ("cat pvscsi0/1/README.TXT", &["A disk prepared by cargo xtask run with seed 1.", " bytes, sha256 "]),
+    ("cat ata0/2/ROUND0/DEEP/ER/FILE05.BIN", &["00000000  ", "1023 bytes, sha256 "]),
+    ("cat virtio-blk0/1/ROUND0", &["error: it is a directory"]),
+    ("cat virtio-blk0/1/NO FILE", &["error: there is no such file or directory"]),
+    ("ls virtio-blk0/3", &["error: this machine has no file system there that is known"]),
+    ("ls virtio-blk0/9", &["error: this machine has no partition of that number"]),
+    ("sync", &["everything written is durable"]),
     ("frobnicate now", &["error: 'frobnicate': there is no such command"]),
     ("read virtio-blk7 0", &["error: 'virtio-blk7': there is no such disk"]),
     ("read virtio-blk0 zero", &["error: 'zero': the first block is to be a number"]),
