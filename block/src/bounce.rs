@@ -93,7 +93,7 @@ impl Bounce {
         }
         let len = request.data.len();
         let data = core::mem::replace(&mut request.data, Data::One(Piece::new(buffer, 0, len)));
-        let parent = request.take_over(Arc::clone(&self.pool) as Arc<dyn Complete>);
+        let parent = request.take_over(Arc::clone(&self.pool) as Arc<dyn Complete>, 0);
         let kept = self.pool.state.lock().held.insert(Held { parent, data });
         let tag = match kept {
             Ok(tag) => tag,

@@ -11,7 +11,7 @@
 //!
 //! # Guarantees
 //! * Reads and writes of overlapping ranges in flight together have no order. Finished writes are seen by later reads.
-//! * A write is durable once a flush that was submitted after its completion has succeeded, or at once with [`Request::fua`]. On a device
+//! * A write is durable once a flush that was submitted after its completion has succeeded, or at once with [`Body::fua`]. On a device
 //!   without a volatile cache a flush succeeds with nothing to do; one that was not performed is never reported as done.
 //! * After initialisation the path of a request allocates nothing.
 #![cfg_attr(not(test), no_std)]
@@ -45,5 +45,5 @@ pub use data::{Data, Piece, Window};
 pub use device::{BlockDevice, Event, Recovery, Refusal, Rejected, Reset, Watcher};
 pub use error::{Error, Fault};
 pub use info::{Features, Identity, Info, Limits};
-pub use request::{Complete, Completion, InFlight, Op, Request};
+pub use request::{Blank, Body, Complete, Completion, InFlight, Op, Request};
 pub use slab::{Slab, Tag};

@@ -1,11 +1,15 @@
 //! Requests and their completions.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 
 use undercroft_hal::{BottomHalf, Instant, is_unwinding};
 
 use crate::broken::{self, Hazard};
+use crate::scsi::Frame;
 use crate::{Data, Error, Info};
 
 /// What to do.
@@ -52,34 +56,131 @@ impl fmt::Debug for Completion {
 /// Whose a request was before a queue sent it on under a completion of its own.
 #[derive(Debug)]
 pub(crate) struct Parent {
-    completion: Completion,
+    completion: Option<Completion>,
     moved: u64,
 }
 
-/// One operation on a range of a device. Owns its buffers until it is completed or given back.
+/// What a request says. Reached through the [`Request`], whose fields these are.
 #[derive(Debug)]
-pub struct Request {
+pub struct Body {
     /// What to do.
     pub op: Op,
-    /// First logical block.
-    pub lba: u64,
-    /// Logical blocks.
-    pub blocks: u32,
     /// Force unit access: a write is durable when it completes. On a device without it, the block layer flushes.
     pub fua: bool,
+    /// Logical blocks.
+    pub blocks: u32,
+    /// First logical block.
+    pub lba: u64,
     /// When the submitter gives up; `None` for the device's default.
     pub deadline: Option<Instant>,
     /// The buffers.
     pub data: Data,
-    completion: Completion,
+    /// `None` only in a [`Blank`].
+    completion: Option<Completion>,
     /// How far `lba` has been moved by the sub-devices that the request went through; undone before its completion sees it.
     moved: u64,
+    /// The SCSI command that serves it, if one does.
+    frame: Frame,
+}
+
+/// Room for a request: what there is before one, and what is left of it. For those who send many and may not allocate as they do.
+#[derive(Debug)]
+pub struct Blank(Place);
+
+/// Where a request lies. A list of one, which unlike a box of its own can be had with an error where there is no memory.
+type Place = Box<[Body; 1]>;
+
+impl Body {
+    const EMPTY: Self = Self {
+        op: Op::Flush,
+        fua: false,
+        blocks: 0,
+        lba: 0,
+        deadline: None,
+        data: Data::None,
+        completion: None,
+        moved: 0,
+        frame: Frame::EMPTY,
+    };
+}
+
+impl Blank {
+    /// Allocates. Task or bottom-half context, no lock held.
+    pub fn new() -> Self {
+        Self(Box::new([Body::EMPTY]))
+    }
+
+    /// As [`Blank::new`].
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn try_new() -> Result<Self, Error> {
+        let mut list = Vec::new();
+        list.try_reserve_exact(1).map_err(|_| Error::NoMemory)?;
+        list.push(Body::EMPTY);
+        list.into_boxed_slice().try_into().map(Self).map_err(|_| Error::NoMemory)
+    }
+
+    /// Makes a request of it. The range is in logical blocks of the device it will be submitted to. Allocates nothing; any context.
+    #[inline]
+    pub fn fill(mut self, op: Op, lba: u64, blocks: u32, data: Data, completion: Completion) -> Request {
+        let [body] = &mut *self.0;
+        (body.op, body.fua, body.blocks, body.lba, body.deadline) = (op, false, blocks, lba, None);
+        (body.data, body.completion, body.moved) = (data, Some(completion), 0);
+        Request { place: self.0 }
+    }
+}
+
+impl Default for Blank {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One operation on a range of a device. Owns its buffers until it is completed or given back.
+///
+/// A request is one allocation, made once: it moves as a pointer, and may be changed and sent again when it is back. See [`Body`] for what it
+/// says, and [`Blank`] for those who make them of what is there.
+#[derive(Debug)]
+pub struct Request {
+    place: Place,
+}
+
+impl Deref for Request {
+    type Target = Body;
+
+    #[inline]
+    fn deref(&self) -> &Body {
+        &self.place[0]
+    }
+}
+
+impl DerefMut for Request {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Body {
+        &mut self.place[0]
+    }
 }
 
 impl Request {
-    /// A request. The range is in logical blocks of the device it will be submitted to.
+    /// A request. The range is in logical blocks of the device it will be submitted to. Allocates: task or bottom-half context, no lock held.
     pub fn new(op: Op, lba: u64, blocks: u32, data: Data, completion: Completion) -> Self {
-        Self { op, lba, blocks, fua: false, deadline: None, data, completion, moved: 0 }
+        Blank::new().fill(op, lba, blocks, data, completion)
+    }
+
+    /// What is left when it is over: its buffers, and room for another.
+    #[inline]
+    pub fn retire(mut self) -> (Data, Blank) {
+        let data = core::mem::take(&mut self.data);
+        // Whoever is told of it may be kept by the room otherwise.
+        self.completion = None;
+        (data, Blank(self.place))
+    }
+
+    /// Its buffers, when it is over.
+    #[inline]
+    pub fn into_data(mut self) -> Data {
+        core::mem::take(&mut self.data)
     }
 
     /// A flush.
@@ -87,14 +188,15 @@ impl Request {
         Self::new(Op::Flush, 0, 0, Data::None, completion)
     }
 
-    /// Where it will go when it is done.
-    pub fn completion(&self) -> &Completion {
-        &self.completion
+    /// Where it will go when it is done. Always there: a request has one.
+    pub fn completion(&self) -> Option<&Completion> {
+        self.completion.as_ref()
     }
 
     /// Changes where it will go when it is done.
+    #[inline]
     pub fn set_completion(&mut self, completion: Completion) {
-        self.completion = completion;
+        self.completion = Some(completion);
     }
 
     /// Moves the request from a sub-device to the device below it, `blocks` further on. Whoever completes the request sees the block that
@@ -117,16 +219,18 @@ impl Request {
         self.lba -= blocks;
     }
 
-    /// Has the request come back to `sink`; `set_cookie` says with which cookie.
+    /// Has the request come back to `sink`, with `cookie`.
     #[inline]
-    pub(crate) fn take_over(&mut self, sink: Arc<dyn Complete>) -> Parent {
-        let completion = core::mem::replace(&mut self.completion, Completion { sink, cookie: 0 });
+    pub(crate) fn take_over(&mut self, sink: Arc<dyn Complete>, cookie: u64) -> Parent {
+        let completion = self.completion.replace(Completion { sink, cookie });
         Parent { completion, moved: core::mem::take(&mut self.moved) }
     }
 
-    #[inline]
+    /// Changes with which cookie.
     pub(crate) fn set_cookie(&mut self, cookie: u64) {
-        self.completion.cookie = cookie;
+        if let Some(completion) = &mut self.completion {
+            completion.cookie = cookie;
+        }
     }
 
     /// Undoes [`Request::take_over`].
@@ -137,9 +241,11 @@ impl Request {
     }
 
     /// A request without buffers, for a parent whose own the device will not give back.
-    pub(crate) fn without_data(op: Op, lba: u64, blocks: u32, parent: Parent) -> Self {
-        let Parent { completion, moved } = parent;
-        Self { moved, ..Self::new(op, lba, blocks, Data::None, completion) }
+    pub(crate) fn without_data(Blank(mut place): Blank, (op, lba, blocks): (Op, u64, u32), parent: Parent) -> Self {
+        let [body] = &mut *place;
+        (body.op, body.lba, body.blocks) = (op, lba, blocks);
+        (body.completion, body.moved) = (parent.completion, parent.moved);
+        Self { place }
     }
 
     /// Checks the request's range against a device's shape, and that the device can do it at all: what a sub-device does in `submit`, whose
@@ -148,13 +254,15 @@ impl Request {
     /// # Errors
     /// The first limit that the request breaks; always the caller's fault.
     pub fn check_range(&self, info: &Info) -> Result<(), Error> {
-        if self.op == Op::Flush {
-            return Ok(());
-        }
-        if self.blocks == 0 || self.lba.checked_add(u64::from(self.blocks)).is_none_or(|end| end > info.capacity) {
+        if self.op == Op::Flush { Ok(()) } else { self.check_place(info.features, info.capacity) }
+    }
+
+    #[inline]
+    fn check_place(&self, features: crate::Features, capacity: u64) -> Result<(), Error> {
+        if self.blocks == 0 || self.lba.checked_add(u64::from(self.blocks)).is_none_or(|end| end > capacity) {
             return Err(Error::OutOfRange);
         }
-        if self.op != Op::Read && info.features.contains(crate::Features::READ_ONLY) {
+        if self.op != Op::Read && features.contains(crate::Features::READ_ONLY) {
             return Err(Error::ReadOnly);
         }
         Ok(())
@@ -164,12 +272,40 @@ impl Request {
     ///
     /// # Errors
     /// The first limit that the request breaks; always the caller's fault.
+    #[inline]
     pub fn check(&self, info: &Info) -> Result<(), Error> {
+        self.check_within(info, info.capacity)
+    }
+
+    /// As [`Request::check`], with a capacity of its own: for drivers whose device changes nothing else, and that need no copy so.
+    ///
+    /// # Errors
+    /// As [`Request::check`].
+    #[inline]
+    pub fn check_within(&self, info: &Info, capacity: u64) -> Result<(), Error> {
+        if self.is_plain(info, capacity) { Ok(()) } else { self.check_closely(info, capacity) }
+    }
+
+    /// Whether this is a read or a write with one buffer that breaks no limit: nearly all are.
+    #[inline]
+    fn is_plain(&self, info: &Info, capacity: u64) -> bool {
+        let body: &Body = self;
+        let (Op::Read | Op::Write, Data::One(piece)) = (body.op, &body.data) else { return false };
+        let (limits, segment, blocks) = (&info.limits, piece.segment(), u64::from(body.blocks));
+        let last = segment.addr.saturating_add(u64::from(segment.len).wrapping_sub(1));
+        let places = blocks > 0 && body.lba < capacity && blocks <= capacity - body.lba;
+        let writes = body.op == Op::Write && info.features.contains(crate::Features::READ_ONLY);
+        let fits = segment.len <= limits.max_segment_bytes.min(limits.max_transfer_bytes) && limits.max_segments > 0;
+        let whole = u64::from(segment.len) == blocks * u64::from(info.block_size) && segment.len.is_multiple_of(512);
+        places && !writes && fits && whole && last <= limits.dma.max_addr && limits.dma.boundary == 0
+    }
+
+    fn check_closely(&self, info: &Info, capacity: u64) -> Result<(), Error> {
         use crate::Features;
         if self.op == Op::Flush {
             return if self.data.is_empty() { Ok(()) } else { Err(Error::BadLength) };
         }
-        self.check_range(info)?;
+        self.check_place(info.features, capacity)?;
         match self.op {
             Op::Discard => Self::check_blocks(self, info, Features::DISCARD, info.limits.max_discard_blocks),
             Op::WriteZeroes => {
@@ -228,11 +364,16 @@ impl Request {
     pub(crate) fn hand_over(mut self, cx: &BottomHalf, result: Result<(), Error>) {
         self.move_back(u64::MAX);
         undercroft_hal::sync::assert_unlocked("a completion runs");
-        let Completion { sink, cookie } = self.completion.clone();
-        sink.complete(cx, cookie, self, result);
+        // The request keeps its own, for those who send it again.
+        if let Some(Completion { sink, cookie }) = self.completion.clone() {
+            sink.complete(cx, cookie, self, result);
+        } else {
+            debug_assert!(false, "a request without a completion");
+        }
     }
 
     /// The device takes the request: from here on it must be finished exactly once.
+    #[inline]
     pub fn accept(self) -> InFlight {
         InFlight { request: Some(self) }
     }
@@ -251,6 +392,7 @@ impl InFlight {
     ///
     /// # Panics
     /// Never: the request is there until `finish` consumes self.
+    #[inline]
     pub fn request(&self) -> &Request {
         self.request.as_ref().expect("present until finished")
     }
@@ -263,7 +405,18 @@ impl InFlight {
         &mut self.request.as_mut().expect("present until finished").data
     }
 
+    #[inline]
+    pub(crate) fn frame(&self) -> &Frame {
+        &self.request().frame
+    }
+
+    #[inline]
+    pub(crate) fn frame_mut(&mut self) -> &mut Frame {
+        &mut self.request.as_mut().expect("present until finished").frame
+    }
+
     /// Hands the request to its completion. No lock may be held.
+    #[inline]
     pub fn finish(mut self, cx: &BottomHalf, result: Result<(), Error>) {
         if let Some(request) = self.request.take() {
             request.hand_over(cx, result);
@@ -280,11 +433,17 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
+    #[inline]
     fn drop(&mut self) {
-        // A second panic would end the program before the first is told.
-        debug_assert!(self.request.is_none() || is_unwinding(), "a request was lost: {:?}", self.request);
         if let Some(request) = &self.request {
-            log::error!("a request was lost: {:?} at block {}", request.op, request.lba);
+            lost(request);
         }
     }
+}
+
+#[cold]
+fn lost(request: &Request) {
+    // A second panic would end the program before the first is told.
+    debug_assert!(is_unwinding(), "a request was lost: {request:?}");
+    log::error!("a request was lost: {:?} at block {}", request.op, request.lba);
 }

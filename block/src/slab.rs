@@ -45,7 +45,17 @@ struct Slot<T> {
     generation: u32,
     /// Next free slot while this one is free.
     next: u16,
+    taken: bool,
+    /// There while the slot is taken. In a free one, what [`Slab::end_with`] has left.
     value: Option<T>,
+}
+
+impl<T> Slot<T> {
+    /// Whether it is taken, and in the use that a tag names.
+    #[inline]
+    const fn is(&self, tag: Tag) -> bool {
+        self.taken && self.generation == tag.generation
+    }
 }
 
 /// A fixed table of `T`s in use.
@@ -64,7 +74,8 @@ impl<T> Slab<T> {
     pub fn new(queue: u16, capacity: u16) -> Self {
         let capacity = capacity.min(END - 1);
         let slots = (0..capacity)
-            .map(|index| Slot { generation: 0, next: if index + 1 < capacity { index + 1 } else { END }, value: None })
+            .map(|index| if index + 1 < capacity { index + 1 } else { END })
+            .map(|next| Slot { generation: 0, next, taken: false, value: None })
             .collect();
         Self { slots, free: if capacity == 0 { END } else { 0 }, used: 0, queue }
     }
@@ -89,6 +100,20 @@ impl<T> Slab<T> {
         self.slots.len()
     }
 
+    /// Takes a slot for a value that is to be completed where it is: it is what [`Slab::end_with`] has left there, or else `fresh`. `None` if
+    /// there is no room.
+    #[inline(always)]
+    pub fn begin(&mut self, fresh: impl FnOnce() -> T) -> Option<(Tag, &mut T)> {
+        let index = self.free;
+        let slot = self.slots.get_mut(usize::from(index))?;
+        self.free = slot.next;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.taken = true;
+        self.used += 1;
+        let tag = Tag { index, generation: slot.generation, queue: self.queue };
+        Some((tag, slot.value.get_or_insert_with(fresh)))
+    }
+
     /// Puts a value in.
     ///
     /// # Errors
@@ -98,7 +123,7 @@ impl<T> Slab<T> {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return Err(value) };
         self.free = slot.next;
         slot.generation = slot.generation.wrapping_add(1);
-        slot.value = Some(value);
+        (slot.value, slot.taken) = (Some(value), true);
         self.used += 1;
         Ok(Tag { index, generation: slot.generation, queue: self.queue })
     }
@@ -106,20 +131,20 @@ impl<T> Slab<T> {
     /// The value under a tag, if that use is not over.
     pub fn get(&self, tag: Tag) -> Option<&T> {
         let slot = self.slots.get(usize::from(tag.index))?;
-        if slot.generation == tag.generation && tag.queue == self.queue { slot.value.as_ref() } else { None }
+        if slot.is(tag) && tag.queue == self.queue { slot.value.as_ref() } else { None }
     }
 
     /// The value under a tag, to change.
     pub fn get_mut(&mut self, tag: Tag) -> Option<&mut T> {
         let queue = self.queue;
         let slot = self.slots.get_mut(usize::from(tag.index))?;
-        if slot.generation == tag.generation && tag.queue == queue { slot.value.as_mut() } else { None }
+        if slot.is(tag) && tag.queue == queue { slot.value.as_mut() } else { None }
     }
 
     /// The tag of what slot `index` now holds, if it holds anything: for devices whose answers carry less than a whole tag.
     pub fn tag_at(&self, index: u16) -> Option<Tag> {
         let slot = self.slots.get(usize::from(index))?;
-        slot.value.as_ref().map(|_| Tag { index, generation: slot.generation, queue: self.queue })
+        slot.taken.then_some(Tag { index, generation: slot.generation, queue: self.queue })
     }
 
     /// Takes a value out; `None` if that use is over, whatever the tag's origin.
@@ -128,17 +153,30 @@ impl<T> Slab<T> {
         self.remove_index(tag.index)
     }
 
+    /// Takes `f` of the value under a tag, if that use is not over, and unless it is `None` ends that use. The value stays where it is, for the
+    /// slot's next use to be made of: it is not moved, and `f` leaves nothing in it that is to be dropped now.
+    #[inline(always)]
+    pub fn end_with<R>(&mut self, tag: Tag, f: impl FnOnce(&mut T) -> Option<R>) -> Option<R> {
+        let slot = self.slots.get_mut(usize::from(tag.index))?;
+        if !slot.is(tag) || tag.queue != self.queue {
+            return None;
+        }
+        let taken = f(slot.value.as_mut()?)?;
+        (slot.taken, slot.next) = (false, self.free);
+        self.free = tag.index;
+        self.used -= 1;
+        Some(taken)
+    }
+
     /// Drops the value under a tag where it is, if that use is not over.
     #[inline]
     pub fn free(&mut self, tag: Tag) {
         let queue = self.queue;
         if let Some(slot) = self.slots.get_mut(usize::from(tag.index))
-            && slot.generation == tag.generation
+            && slot.is(tag)
             && tag.queue == queue
-            && slot.value.is_some()
         {
-            slot.value = None;
-            slot.next = self.free;
+            (slot.value, slot.taken, slot.next) = (None, false, self.free);
             self.free = tag.index;
             self.used -= 1;
         }
@@ -147,6 +185,9 @@ impl<T> Slab<T> {
     /// Takes out whatever is in slot `index`: for devices whose answers carry the index only.
     pub fn remove_index(&mut self, index: u16) -> Option<T> {
         let slot = self.slots.get_mut(usize::from(index))?;
+        if !core::mem::take(&mut slot.taken) {
+            return None;
+        }
         let value = slot.value.take()?;
         slot.next = self.free;
         self.free = index;
@@ -156,7 +197,7 @@ impl<T> Slab<T> {
 
     /// Takes out any value: to end everything after a reset.
     pub fn remove_any(&mut self) -> Option<T> {
-        let index = self.slots.iter().position(|slot| slot.value.is_some())?;
+        let index = self.slots.iter().position(|slot| slot.taken)?;
         self.remove_index(index as u16)
     }
 }
@@ -171,6 +212,7 @@ mod tests {
         let first = slab.insert('a').unwrap();
         assert_eq!(slab.remove(first), Some('a'));
         let second = slab.insert('b').unwrap();
+        assert_eq!(slab.end_with(first, |value| Some(*value)), None);
         slab.free(first);
         assert_eq!(second.index(), first.index(), "the slot is used again");
         assert_eq!(slab.tag_at(second.index()), Some(second));
@@ -180,8 +222,20 @@ mod tests {
         assert_eq!(slab.remove(Tag::from_bits(second.to_bits() ^ 1 << 48)), None, "another queue's tag");
         assert_eq!(slab.remove(Tag::from_bits(second.to_bits())), Some('b'));
         let third = slab.insert('c').unwrap();
-        slab.free(third);
+        assert_eq!(slab.end_with(third, |_| None::<char>), None);
+        assert_eq!(slab.get(third), Some(&'c'), "not ended");
+        assert_eq!(slab.end_with(third, |value| Some(*value)), Some('c'));
         assert_eq!((slab.get(third), slab.len()), (None, 0));
+        assert_eq!(
+            (slab.remove(third), slab.tag_at(third.index()), slab.remove_any()),
+            (None, None, None),
+            "what is left is nobody's"
+        );
+        assert_eq!(
+            slab.begin(|| 'd').map(|(tag, left)| (tag == third, *left)),
+            Some((false, 'c')),
+            "made of what is left"
+        );
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl RamDisk {
 
 impl State {
     fn run(&mut self, flight: &mut InFlight, block_size: u32) -> Result<(), Error> {
-        let Request { op, lba, .. } = *flight.request();
+        let Body { op, lba, .. } = **flight.request();
         let mut at = (lba * u64::from(block_size)) as usize;
         for piece in flight.data_mut().pieces_mut() {
             let range = at..at + piece.len();

@@ -5,7 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use undercroft_block::{BlockDevice, Complete, Completion, Data, Error, Op, Piece, Refusal, Request};
+use undercroft_block::{Blank, BlockDevice, Complete, Completion, Data, Error, Op, Piece, Refusal, Request};
 use undercroft_hal::dma::DmaBuf;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::{BottomHalf, Task};
@@ -31,6 +31,7 @@ pub(crate) struct Lanes {
     device: Arc<dyn BlockDevice>,
     arrivals: Arc<Arrivals>,
     buffers: Vec<Option<DmaBuf>>,
+    blanks: Vec<Option<Blank>>,
     bytes: usize,
 }
 
@@ -46,8 +47,9 @@ impl Lanes {
         if buffers.is_empty() {
             return Err(Error::NoMemory);
         }
+        let blanks = buffers.iter().map(|_| Some(Blank::new())).collect();
         let lanes = buffers.iter().map(|_| IrqSpinLock::new(Rank::BLOCK, None)).collect();
-        Ok(Self { device: Arc::clone(device), arrivals: Arc::new(Arrivals { lanes }), buffers, bytes })
+        Ok(Self { device: Arc::clone(device), arrivals: Arc::new(Arrivals { lanes }), buffers, blanks, bytes })
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -73,7 +75,9 @@ impl Lanes {
             Op::Flush | Op::Discard | Op::WriteZeroes => Data::None,
         };
         let sink = Arc::clone(&self.arrivals);
-        let mut request = Request::new(op, lba, blocks, data, Completion::new(sink, lane as u64));
+        // The lane is idle: its blank is here.
+        let blank = self.blanks.get_mut(lane).and_then(Option::take).unwrap_or_default();
+        let mut request = blank.fill(op, lba, blocks, data, Completion::new(sink, lane as u64));
         loop {
             match self.device.submit(request) {
                 Ok(_) => {
@@ -95,8 +99,10 @@ impl Lanes {
     }
 
     fn keep(&mut self, lane: usize, request: Request) {
-        if let Data::One(piece) = request.data {
-            self.buffers[lane] = Some(piece.into_buf());
+        let (data, blank) = request.retire();
+        self.blanks[lane] = Some(blank);
+        if let Ok(buffer) = data.into_buf() {
+            self.buffers[lane] = Some(buffer);
         }
     }
 

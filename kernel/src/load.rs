@@ -201,9 +201,9 @@ impl Load {
                 state.started[slot] = Some(Instant::now());
                 state.counts.sent += 1;
             }
-            let start = request.lba * block;
+            let (op, start) = (request.op, request.lba * block);
             for piece in request.data.pieces_mut() {
-                match request.op {
+                match op {
                     Op::Write => pattern::fill(piece.bytes_mut(), self.place.seed, start),
                     _ => piece.bytes_mut().fill(0xee),
                 }

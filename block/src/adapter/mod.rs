@@ -16,7 +16,7 @@ use core::fmt;
 use undercroft_hal::{Task, cpu};
 
 pub use self::io::Stream;
-use self::slots::{Reserved, Slots, Waiter};
+use self::slots::{Finished, Reserved, Slots, Waiter};
 use crate::{BlockDevice, Complete, Completion, Data, Error, Op, Refusal, Rejected, Request, Watcher};
 
 /// An operation that failed, with its buffers.
@@ -139,14 +139,14 @@ impl Disk {
     }
 
     async fn run(&self, plan: Plan) -> Result<Data, Failed> {
-        let reserved = loop {
+        let mut reserved = loop {
             let epoch = self.slots.epoch();
             match self.slots.reserve() {
                 Some(reserved) => break reserved,
                 None => self.slots.change(epoch).await,
             }
         };
-        let mut request = self.request(plan, &reserved);
+        let mut request = self.request(plan, &mut reserved);
         loop {
             let epoch = self.slots.epoch();
             match self.device.submit(request) {
@@ -155,7 +155,7 @@ impl Disk {
                     request = back;
                     self.slots.change(epoch).await;
                 }
-                Err(rejected) => return Err(refused(rejected)),
+                Err(rejected) => return Err(self.refused(rejected)),
             }
         }
         let operation = reserved.submitted();
@@ -165,14 +165,14 @@ impl Disk {
 
     fn run_blocking(&self, cx: &Task, plan: Plan) -> Result<Data, Failed> {
         let here = || Waiter::Cpu(cpu::current());
-        let reserved = loop {
+        let mut reserved = loop {
             let epoch = self.slots.epoch();
             match self.slots.reserve() {
                 Some(reserved) => break reserved,
                 None => cx.wait_until(|| self.slots.changed(epoch, here())),
             }
         };
-        let mut request = self.request(plan, &reserved);
+        let mut request = self.request(plan, &mut reserved);
         loop {
             let epoch = self.slots.epoch();
             match self.device.submit(request) {
@@ -181,7 +181,7 @@ impl Disk {
                     request = back;
                     cx.wait_until(|| self.slots.changed(epoch, here()));
                 }
-                Err(rejected) => return Err(refused(rejected)),
+                Err(rejected) => return Err(self.refused(rejected)),
             }
         }
         let mut operation = reserved.submitted();
@@ -195,9 +195,13 @@ impl Disk {
         finished.map_or(Err(Failed { error: Error::Broken, data: Data::None }), outcome)
     }
 
-    fn request(&self, plan: Plan, reserved: &Reserved) -> Request {
+    fn request(&self, plan: Plan, reserved: &mut Reserved) -> Request {
         let completion = Completion::new(Arc::clone(&self.slots) as Arc<dyn Complete>, reserved.cookie());
-        Request::new(plan.op, plan.lba, plan.blocks, plan.data, completion)
+        reserved.blank().fill(plan.op, plan.lba, plan.blocks, plan.data, completion)
+    }
+
+    fn refused(&self, rejected: Rejected) -> Failed {
+        Failed { error: rejected.error().unwrap_or(Error::Busy), data: self.slots.recycle(rejected.request) }
     }
 }
 
@@ -209,14 +213,10 @@ struct Plan {
     data: Data,
 }
 
-fn refused(rejected: Rejected) -> Failed {
-    Failed { error: rejected.error().unwrap_or(Error::Busy), data: rejected.request.data }
-}
-
-fn outcome((request, result): (Request, Result<(), Error>)) -> Result<Data, Failed> {
+fn outcome((data, result): Finished) -> Result<Data, Failed> {
     match result {
-        Ok(()) => Ok(request.data),
-        Err(error) => Err(Failed { error, data: request.data }),
+        Ok(()) => Ok(data),
+        Err(error) => Err(Failed { error, data }),
     }
 }
 

@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::work::{TaskWork, Turn};
 use undercroft_hal::{BottomHalf, cpu};
 
-use crate::{Complete, Error, Event, Request, Slab, Tag, Watcher};
+use crate::{Blank, Complete, Data, Error, Event, Request, Slab, Tag, Watcher};
 
 /// Who waits.
 #[derive(Debug)]
@@ -26,18 +27,20 @@ pub(super) enum Waiter {
     Cpu(usize),
 }
 
-type Finished = (Request, Result<(), Error>);
+pub(super) type Finished = (Data, Result<(), Error>);
 
 enum Slot {
     /// Not submitted, or in flight.
     Pending(Waiter),
     /// Nobody wants it any more; the device has it still.
     Abandoned,
-    Finished(Finished),
+    Finished(Request, Result<(), Error>),
 }
 
 struct Table {
     slots: Slab<Slot>,
+    /// What the operations' requests are made of: one for each slot that is free, or about to be.
+    spare: Vec<Blank>,
     /// Who waits for a slot or for room in the device. Never grows.
     waiting: VecDeque<Waiter>,
 }
@@ -56,7 +59,11 @@ impl Slots {
         Self {
             table: IrqSpinLock::new(
                 Rank::BLOCK,
-                Table { slots: Slab::new(0, slots), waiting: VecDeque::with_capacity(usize::from(slots) * 2) },
+                Table {
+                    slots: Slab::new(0, slots),
+                    spare: (0..slots).map(|_| Blank::new()).collect(),
+                    waiting: VecDeque::with_capacity(usize::from(slots) * 2),
+                },
             ),
             epoch: AtomicU64::new(0),
             next: IrqSpinLock::new(Rank::BLOCK, None),
@@ -133,29 +140,60 @@ impl Slots {
 
     /// Takes a slot for an operation that is about to be submitted.
     pub fn reserve(self: &Arc<Self>) -> Option<Reserved> {
-        let tag = self.table.lock().slots.insert(Slot::Pending(Waiter::Nobody)).ok()?;
-        Some(Reserved { slots: Some(Arc::clone(self)), tag })
+        let mut table = self.table.lock();
+        let tag = table.slots.insert(Slot::Pending(Waiter::Nobody)).ok()?;
+        let blank = table.spare.pop();
+        Some(Reserved { slots: Some(Arc::clone(self)), tag, blank })
+    }
+
+    /// The data of a request that is over; what is left of it makes another.
+    pub fn recycle(&self, request: Request) -> Data {
+        self.table.lock().recycle(request)
     }
 
     fn free(&self, tag: Tag) {
-        let before = self.table.lock().slots.remove(tag);
+        let before = self.table.lock().remove(tag);
         drop(before);
         self.made_room();
     }
 }
 
+impl Table {
+    /// With the lock held nothing is freed here: whoever has the slots has the last reference to them, and the data is handed out.
+    fn recycle(&mut self, request: Request) -> Data {
+        let (data, blank) = request.retire();
+        // Never more than there are slots: they all came from here.
+        self.spare.push(blank);
+        data
+    }
+
+    /// Takes what is in a slot out.
+    fn remove(&mut self, tag: Tag) -> Option<Removed> {
+        Some(match self.slots.remove(tag)? {
+            Slot::Finished(request, result) => Removed::Finished((self.recycle(request), result)),
+            Slot::Pending(waiter) => Removed::Waiter(waiter),
+            Slot::Abandoned => Removed::Waiter(Waiter::Nobody),
+        })
+    }
+}
+
+/// What was in a slot. Dropped with no lock held.
+enum Removed {
+    Finished(Finished),
+    Waiter(#[expect(dead_code, reason = "kept to be dropped later")] Waiter),
+}
+
 impl Complete for Slots {
     fn complete(&self, _cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
         let tag = Tag::from_bits(cookie);
-        let finished = (request, result);
         let mut table = self.table.lock();
         let before = match table.slots.get_mut(tag) {
-            Some(slot @ Slot::Pending(_)) => core::mem::replace(slot, Slot::Finished(finished)),
+            Some(slot @ Slot::Pending(_)) => core::mem::replace(slot, Slot::Finished(request, result)),
             _ => {
                 // Nobody waits: here the abandoned buffers are freed, now that the device has given them back.
-                let slot = table.slots.remove(tag);
+                let (slot, data) = (table.remove(tag), table.recycle(request));
                 drop(table);
-                drop((slot, finished));
+                drop((slot, data));
                 return self.made_room();
             }
         };
@@ -182,9 +220,17 @@ impl Watcher for Slots {
 pub(super) struct Reserved {
     slots: Option<Arc<Slots>>,
     tag: Tag,
+    /// What its request is made of.
+    blank: Option<Blank>,
 }
 
 impl Reserved {
+    /// What its request is made of, once.
+    pub fn blank(&mut self) -> Blank {
+        // There is one for each slot, unless a future was dropped with a request that was refused.
+        self.blank.take().unwrap_or_default()
+    }
+
     pub fn cookie(&self) -> u64 {
         self.tag.to_bits()
     }
@@ -198,6 +244,7 @@ impl Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         if let Some(slots) = self.slots.take() {
+            slots.table.lock().spare.extend(self.blank.take());
             slots.free(self.tag);
         }
     }
@@ -217,12 +264,12 @@ impl Operation {
         let before = match table.slots.get_mut(self.tag)? {
             Slot::Pending(before) => core::mem::replace(before, waiter),
             _ => {
-                let slot = table.slots.remove(self.tag);
+                let slot = table.remove(self.tag);
                 drop(table);
                 if let Some(slots) = self.slots.take() {
                     slots.made_room();
                 }
-                return if let Some(Slot::Finished(finished)) = slot { Some(finished) } else { None };
+                return if let Some(Removed::Finished(finished)) = slot { Some(finished) } else { None };
             }
         };
         drop(table);
@@ -244,11 +291,14 @@ impl Drop for Operation {
         let Some(slots) = self.slots.take() else { return };
         let mut table = slots.table.lock();
         let before = match table.slots.get_mut(self.tag) {
-            Some(slot @ Slot::Pending(_)) => Some(core::mem::replace(slot, Slot::Abandoned)),
-            _ => table.slots.remove(self.tag),
+            Some(slot @ Slot::Pending(_)) => {
+                let before = core::mem::replace(slot, Slot::Abandoned);
+                if let Slot::Pending(waiter) = before { Some(Removed::Waiter(waiter)) } else { None }
+            }
+            _ => table.remove(self.tag),
         };
         drop(table);
-        let ended = matches!(before, Some(Slot::Finished(_)));
+        let ended = matches!(before, Some(Removed::Finished(_)));
         drop(before);
         if ended {
             slots.made_room();

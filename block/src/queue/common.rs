@@ -32,6 +32,8 @@ pub(crate) struct Common {
     pub device: Weak<dyn BlockDevice>,
     pub identity: Identity,
     pub config: Config,
+    /// [`Config::timeout`] in nanoseconds.
+    pub timeout: u64,
     pub watchers: Box<[Watching]>,
     /// Handles, and how many of them were ever made.
     pub handles: AtomicUsize,
@@ -72,6 +74,7 @@ impl Common {
         let common = Arc::new(Self {
             identity: device.identity().clone(),
             config,
+            timeout: u64::try_from(config.timeout.as_nanos()).unwrap_or(u64::MAX),
             watchers: (0..submitters).map(|_| IrqSpinLock::new(Rank::BLOCK, None)).collect(),
             handles: AtomicUsize::new(1),
             made: AtomicUsize::new(1),

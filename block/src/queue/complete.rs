@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use undercroft_hal::{BottomHalf, Instant};
 
 use super::broken::{self, Hazard};
-use super::job::Place;
+use super::job::{Job, Place};
 use super::shard::Shard;
 use super::state::State;
 use crate::{Complete, Error, InFlight, Request, Tag};
@@ -30,13 +30,11 @@ impl Complete for Shard {
         state.at_device = state.at_device.saturating_sub(1);
         state.epoch += 1;
         (state.full, state.refusals) = (false, 0);
+        let straight = |job: &mut Job| if job.is_straight() { job.parent.take() } else { None };
         if result.is_ok()
-            && let Some(job) = state.jobs.get_mut(tag)
-            && job.is_straight()
-            && let Some(parent) = job.parent.take()
+            && let Some(parent) = state.jobs.end_with(tag, straight)
         {
             // Most of them.
-            state.jobs.free(tag);
             state.went_well();
             state.stats.completed += 1;
             let more = state.waits > 0 || state.refused != 0;

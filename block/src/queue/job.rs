@@ -1,13 +1,15 @@
 //! One accepted request, from `submit` to its completion. The request itself is in one place at a time: here while it waits, with the device
 //! while a part of it is under way, with its submitter at the end.
 
+use alloc::sync::Arc;
+
 use undercroft_hal::Instant;
 
 use super::merge::Members;
 use crate::broken::{self, Hazard};
 use crate::data::Edges;
 use crate::request::Parent;
-use crate::{Data, Error, InFlight, Op, Request};
+use crate::{Blank, Complete, Data, Error, InFlight, Op, Request, Tag};
 
 /// What is being done for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(super) struct Kept {
     pub stash: Option<Data>,
     /// The requests that go with this one.
     pub members: Members,
+    /// What the submitter's completion is told with if the device is given up with its request.
+    pub shell: Option<Blank>,
 }
 
 #[derive(Debug)]
@@ -76,27 +80,45 @@ pub(super) struct Job {
 }
 
 impl Job {
-    #[inline]
-    pub fn new(from: u8, request: &Request, parent: Parent, deadline: Instant, emulate: bool) -> Self {
-        Self {
-            parent: Some(parent),
-            from,
-            stage: Stage::Transfer,
-            emulate,
-            victim: false,
-            cancelled: false,
-            resent: 0,
-            alone: false,
-            op: request.op,
-            fua: request.fua,
-            lba: request.lba,
-            blocks: request.blocks,
-            done: 0,
-            part: request.blocks,
-            deadline,
-            last: None,
-            place: Place::Device,
-        }
+    /// Before it is a request's.
+    pub const NONE: Self = Self {
+        parent: None,
+        from: 0,
+        stage: Stage::Transfer,
+        emulate: false,
+        victim: false,
+        cancelled: false,
+        resent: 0,
+        alone: false,
+        op: Op::Flush,
+        fua: false,
+        lba: 0,
+        blocks: 0,
+        done: 0,
+        part: 0,
+        deadline: Instant::from_nanos(0),
+        last: None,
+        place: Place::Device,
+    };
+
+    /// Makes it the job of a request, which from now on comes back to `sink` with `tag`.
+    #[inline(always)]
+    pub fn begin(
+        &mut self,
+        from: u8,
+        request: &mut Request,
+        (sink, tag): (Arc<dyn Complete>, Tag),
+        deadline: Instant,
+        emulate: bool,
+    ) {
+        // Every field: what is here is another request's.
+        let parent = Some(request.take_over(sink, tag.to_bits()));
+        let Self { op, fua, lba, blocks, part, done, .. } = self;
+        (*op, *fua, *lba) = (request.op, request.fua, request.lba);
+        (*blocks, *part, *done) = (request.blocks, request.blocks, 0);
+        (self.from, self.deadline, self.emulate, self.parent) = (from, deadline, emulate, parent);
+        (self.stage, self.victim, self.cancelled, self.resent) = (Stage::Transfer, false, false, 0);
+        (self.alone, self.last, self.place) = (false, None, Place::Device);
     }
 
     /// Makes the request the next thing to send: `part` blocks, or the flush. `false`: there are no such bytes.

@@ -166,18 +166,18 @@ impl Shard {
             return Some((state.close(tag, request).accept(), why));
         }
         let job = state.jobs.get_mut(tag).filter(|job| job.is_at_device())?;
-        let parent = job.parent.take()?;
+        let kept = state.kept.get_mut(usize::from(index))?;
+        // One for each slot, and a slot is given up once: nothing is taken after that.
+        let (shell, parent) = (kept.shell.take()?, job.parent.take()?);
         let error = if job.victim { Error::TimedOut } else { why };
-        let mut shell = Request::without_data(job.op, job.lba, job.blocks, parent);
+        let mut shell = Request::without_data(shell, (job.op, job.lba, job.blocks), parent);
         shell.fua = job.fua;
         // The device has the flush, not the data that was written before.
-        if let (Some(kept), false) = (state.kept.get_mut(usize::from(index)), broken::is(Hazard::StashKept)) {
+        if !broken::is(Hazard::StashKept) {
             shell.data = kept.stash.take().unwrap_or_default();
         }
         job.place = Place::Orphan;
-        if let Some(kept) = state.kept.get_mut(usize::from(index)) {
-            kept.members.clear();
-        }
+        kept.members.clear();
         state.stats.orphans += 1;
         Some((shell.accept(), error))
     }

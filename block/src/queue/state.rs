@@ -11,7 +11,7 @@ use super::job::{Job, Kept, Place, Stage};
 use super::ladder::Climb;
 use super::merge::{self, Lists};
 use super::stats::QueueStats;
-use crate::{Error, InFlight, Request, Slab, Tag};
+use crate::{Blank, Error, InFlight, Request, Slab, Tag};
 
 /// A time that does not come.
 pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);
@@ -67,7 +67,7 @@ impl State {
         let line = || VecDeque::with_capacity(usize::from(capacity));
         Self {
             jobs: Slab::new(number, capacity),
-            kept: (0..capacity).map(|_| Kept::default()).collect(),
+            kept: (0..capacity).map(|_| Kept { shell: Some(Blank::new()), ..Kept::default() }).collect(),
             waiting: (0..submitters).map(|_| line()).collect(),
             waits: 0,
             lists: merge::lists(depth),
@@ -103,15 +103,11 @@ impl State {
             && self.backoff.is_none_or(|until| now() >= until)
     }
 
-    /// Takes a new request's job in.
-    ///
-    /// # Errors
-    /// Gives it back when there is no room.
-    #[inline]
-    pub fn admit(&mut self, job: Job) -> Result<Tag, Job> {
-        let tag = self.jobs.insert(job)?;
-        self.stats.accepted += 1;
-        Ok(tag)
+    /// Takes a new request's job in; `None` if there is no room.
+    #[inline(always)]
+    pub fn admit(&mut self) -> Option<(Tag, &mut Job)> {
+        self.stats.accepted += u64::from(!self.jobs.is_full());
+        self.jobs.begin(|| Job::NONE)
     }
 
     /// Puts a job in its submitter's line.

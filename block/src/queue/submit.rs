@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use undercroft_hal::Instant;
 
 use super::broken::{self, Hazard};
-use super::job::{Job, Place, Stage};
+use super::job::{Place, Stage};
 use super::part;
 use super::shard::Shard;
 use super::state::State;
@@ -36,7 +36,8 @@ impl Shard {
         mut request: Request,
     ) -> Result<Tag, Rejected> {
         let now = Instant::now();
-        let deadline = request.deadline.unwrap_or_else(|| now + self.common.config.timeout);
+        let latest = || Instant::from_nanos(now.as_nanos().saturating_add(self.common.timeout));
+        let deadline = request.deadline.unwrap_or_else(latest);
         let emulate = request.fua && Self::must_flush_after(device, &request);
         let mut state = self.state.lock();
         if let Some(error) = state.dead {
@@ -51,10 +52,8 @@ impl Shard {
             return self.enqueue(device, from, request, deadline, emulate);
         }
         // What it breaks of the device's limits, the device says: that is rare, and looked at then.
-        let parent = request.take_over(Arc::clone(self) as Arc<dyn Complete>);
-        let job = Job::new(from, &request, parent, deadline, false);
-        let Ok(tag) = state.admit(job) else { return Err(refuse(request, Refusal::Full)) };
-        request.set_cookie(tag.to_bits());
+        let Some((tag, job)) = state.admit() else { return Err(refuse(request, Refusal::Full)) };
+        job.begin(from, &mut request, (Arc::clone(self) as Arc<dyn Complete>, tag), deadline, false);
         self.sending(tag);
         state.at_device += 1;
         let epoch = state.epoch;
@@ -104,10 +103,8 @@ impl Shard {
             state.refused |= 1 << from;
             return Err(refuse(request, Refusal::Full));
         }
-        let parent = request.take_over(Arc::clone(self) as Arc<dyn Complete>);
-        let job = Job::new(from, &request, parent, deadline, emulate);
-        let Ok(tag) = state.admit(job) else { return Err(refuse(request, Refusal::Full)) };
-        request.set_cookie(tag.to_bits());
+        let Some((tag, job)) = state.admit() else { return Err(refuse(request, Refusal::Full)) };
+        job.begin(from, &mut request, (Arc::clone(self) as Arc<dyn Complete>, tag), deadline, emulate);
         state.stats.waited += 1;
         state.put_off(tag, request, false);
         let arms = state.arms(deadline);

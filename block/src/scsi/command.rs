@@ -6,7 +6,7 @@ use core::fmt;
 use undercroft_hal::dma::Segment;
 use undercroft_hal::{BottomHalf, Instant};
 
-use super::{Address, Outcome};
+use super::{Address, Lun, Outcome};
 use crate::{InFlight, Piece};
 
 /// A command descriptor block, inline. 16 bytes hold every command that this crate sends, and every transport carries that many.
@@ -83,10 +83,8 @@ pub trait Initiator: Send + Sync {
     fn done(self: Arc<Self>, cx: &BottomHalf, command: Command, outcome: &Outcome<'_>);
 }
 
-/// A command in flight, built around the block request that it serves. Linear like the request: the host calls [`Command::finish`] exactly
-/// once, or gives the command back from `submit`.
-#[must_use = "a command must be finished"]
-pub struct Command {
+/// What a command says, beside its request: kept within that request, so that a command moves as a pointer, too.
+pub(crate) struct Frame {
     pub(super) address: Address,
     pub(super) cdb: Cdb,
     pub(super) direction: Direction,
@@ -96,57 +94,89 @@ pub struct Command {
     pub(super) step: Step,
     /// The writes that a flush covers.
     pub(super) mark: u64,
-    pub(super) request: InFlight,
     /// Parameter data, where it is not the request's own data that moves.
     pub(super) parameters: Option<Piece>,
     /// Present while the host has the command.
     pub(super) initiator: Option<Arc<dyn Initiator>>,
 }
 
+impl Frame {
+    /// Of a request that is no command's.
+    pub(crate) const EMPTY: Self = Self {
+        address: Address { target: 0, lun: Lun::ZERO },
+        cdb: Cdb { bytes: [0; Cdb::MAX], len: 0 },
+        direction: Direction::None,
+        attempts: 0,
+        step: Step::Work,
+        mark: 0,
+        parameters: None,
+        initiator: None,
+    };
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {:?}", self.address, self.cdb, self.direction)
+    }
+}
+
+/// A command in flight, built around the block request that it serves. Linear like the request: the host calls [`Command::finish`] exactly
+/// once, or gives the command back from `submit`.
+#[must_use = "a command must be finished"]
+pub struct Command {
+    pub(super) request: InFlight,
+}
+
 impl Command {
     /// A command that serves `request` and moves the request's data.
+    #[inline]
     pub fn new(
         address: Address,
         cdb: Cdb,
         direction: Direction,
-        request: InFlight,
+        mut request: InFlight,
         initiator: Arc<dyn Initiator>,
     ) -> Self {
-        Self {
-            address,
-            cdb,
-            direction,
-            attempts: 0,
-            step: Step::Work,
-            mark: 0,
-            request,
-            parameters: None,
-            initiator: Some(initiator),
-        }
+        let frame = request.frame_mut();
+        (frame.address, frame.cdb, frame.direction) = (address, cdb, direction);
+        (frame.attempts, frame.step, frame.mark) = (0, Step::Work, 0);
+        (frame.parameters, frame.initiator) = (None, Some(initiator));
+        Self { request }
+    }
+
+    /// What it says beside its request.
+    #[inline]
+    pub(super) fn frame(&self) -> &Frame {
+        self.request.frame()
+    }
+
+    #[inline]
+    pub(super) fn frame_mut(&mut self) -> &mut Frame {
+        self.request.frame_mut()
     }
 
     /// The logical unit that it is for.
     #[inline]
-    pub const fn address(&self) -> Address {
-        self.address
+    pub fn address(&self) -> Address {
+        self.frame().address
     }
 
     /// The command descriptor block.
     #[inline]
-    pub const fn cdb(&self) -> &Cdb {
-        &self.cdb
+    pub fn cdb(&self) -> &Cdb {
+        &self.frame().cdb
     }
 
     /// Which way its data goes.
     #[inline]
-    pub const fn direction(&self) -> Direction {
-        self.direction
+    pub fn direction(&self) -> Direction {
+        self.frame().direction
     }
 
     /// The memory that its data moves from or to, in order; empty exactly if the direction is [`Direction::None`].
     #[inline]
     pub fn pieces(&self) -> &[Piece] {
-        match (&self.parameters, self.direction) {
+        match (&self.frame().parameters, self.frame().direction) {
             (_, Direction::None) => &[],
             (Some(piece), _) => core::slice::from_ref(piece),
             (None, _) => self.request.request().data.pieces(),
@@ -155,11 +185,13 @@ impl Command {
 
     /// As [`Command::pieces`], for a host that moves data by the CPU (programmed I/O, a model).
     pub fn pieces_mut(&mut self) -> &mut [Piece] {
-        match (&mut self.parameters, self.direction) {
-            (_, Direction::None) => &mut [],
-            (Some(piece), _) => core::slice::from_mut(piece),
-            (None, _) => self.request.data_mut().pieces_mut(),
+        if self.direction() == Direction::None {
+            return &mut [];
         }
+        if self.frame().parameters.is_none() {
+            return self.request.data_mut().pieces_mut();
+        }
+        self.frame_mut().parameters.as_mut_slice()
     }
 
     /// What descriptors carry for [`Command::pieces`].
@@ -186,7 +218,7 @@ impl Command {
     /// Hands the command back to its initiator. The host holds no lock, has forgotten the command, and has a free slot for the next one.
     pub fn finish(mut self, cx: &BottomHalf, outcome: &Outcome<'_>) {
         undercroft_hal::sync::assert_unlocked("a command is finished");
-        if let Some(initiator) = self.initiator.take() {
+        if let Some(initiator) = self.frame_mut().initiator.take() {
             initiator.done(cx, self, outcome);
         }
     }
@@ -194,6 +226,6 @@ impl Command {
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Command({} {:?} {:?})", self.address, self.cdb, self.direction)
+        write!(f, "Command({} {:?} {:?})", self.address(), self.cdb(), self.direction())
     }
 }

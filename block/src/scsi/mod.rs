@@ -28,6 +28,7 @@ mod verdict;
 pub mod wire;
 
 pub use bus::{Bus, Scan, scan};
+pub(crate) use command::Frame;
 pub use command::{Cdb, Command, Direction, Initiator};
 pub use disk::ScsiDisk;
 pub use host::{Host, HostEvent, HostIdentity, HostInfo, HostWatcher, Refused};

@@ -51,10 +51,11 @@ impl Coherent {
         false
     }
 
-    #[inline]
+    #[inline(always)]
     fn at<T>(&self, offset: usize) -> NonNull<T> {
-        let inside = offset.checked_add(size_of::<T>()).is_some_and(|end| end <= self.block.place().len);
-        assert!(inside, "offset {offset} is outside a shared block of {} bytes", self.block.place().len);
+        if offset.checked_add(size_of::<T>()).is_none_or(|end| end > self.block.place().len) {
+            outside(offset, self.block.place().len);
+        }
         // SAFETY: within the block, as just checked.
         unsafe { self.block.place().virt.add(offset).cast() }
     }
@@ -137,6 +138,11 @@ impl Coherent {
             offset += 1;
         }
     }
+}
+
+#[cold]
+fn outside(offset: usize, len: usize) -> ! {
+    panic!("offset {offset} is outside a shared block of {len} bytes")
 }
 
 /// Visits the bytes of a `T` at `at` as words: offset and width (8, 4, 2 or 1), each aligned at its place.

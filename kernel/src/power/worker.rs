@@ -268,7 +268,7 @@ impl Worker {
 
 impl Complete for Worker {
     fn complete(&self, cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
-        self.back(cx, cookie, request.data, result);
+        self.back(cx, cookie, request.into_data(), result);
     }
 }
 

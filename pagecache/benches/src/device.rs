@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use undercroft_block::{
-    BlockDevice, Features, Identity, InFlight, Info, Limits, Op, Refusal, Rejected, Request, Tag, Watcher,
+    BlockDevice, Body, Features, Identity, InFlight, Info, Limits, Op, Refusal, Rejected, Request, Tag, Watcher,
 };
 use undercroft_hal::BottomHalf;
 use undercroft_hal::dma::DmaConstraints;
@@ -46,7 +46,7 @@ impl Disk {
         loop {
             let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(mut flight) = next else { return };
-            let Request { op, lba, .. } = *flight.request();
+            let Body { op, lba, .. } = **flight.request();
             if op == Op::Read {
                 let pages =
                     flight.data_mut().pieces_mut().iter_mut().flat_map(|piece| piece.bytes_mut().chunks_mut(PAGE));

@@ -222,7 +222,7 @@ impl State {
         if let Some(error) = self.gone {
             return Err(error);
         }
-        let Request { op, lba, blocks, .. } = *flight.request();
+        let Body { op, lba, blocks, .. } = **flight.request();
         let marks = if op == Op::Flush { self.marks.take() } else { None };
         let range = lba..lba + u64::from(blocks);
         let fault = self
@@ -297,7 +297,7 @@ impl BlockDevice for Device {
                 state.refusals -= 1;
                 return Err(Rejected { request, why: Refusal::Full });
             }
-            let Request { op, lba, blocks, .. } = request;
+            let Body { op, lba, blocks, .. } = *request;
             state.seen.push(Seen { op, lba, blocks });
             if op == Op::Flush {
                 let marks = state.unflushed.iter().map(|(lba, versions)| (*lba, versions.len())).collect();

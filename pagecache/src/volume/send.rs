@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use undercroft_block::{Complete, Completion, Data, Error, Op, Piece, Refusal, Rejected, Request};
 use undercroft_hal::BottomHalf;
 use undercroft_hal::context::NotHardIrq;
+use undercroft_hal::dma::DmaBuf;
 
 use super::core::Core;
 use super::state::State;
@@ -47,9 +48,10 @@ impl Core {
         match what {
             What::Read(at) => {
                 let (buf, count, first) = {
-                    let state = self.state.lock(cx);
+                    let mut state = self.state.lock(cx);
+                    let buf = state.recycle(request);
                     let io = &state.reads[at];
-                    (request.data.into_buf().ok(), io.count, io.first)
+                    (buf, io.count, io.first)
                 };
                 // Without its buffer nothing was read, whatever the device says.
                 let result = if buf.is_some() { result } else { result.and(Err(Error::Broken)) };
@@ -69,7 +71,10 @@ impl Core {
                 state.retry_stalled();
             }
             What::Write(at) => {
-                let (buf, count) = (request.data.into_buf().ok(), self.state.lock(cx).writes[at].count);
+                let (buf, count) = {
+                    let mut state = self.state.lock(cx);
+                    (state.recycle(request), state.writes[at].count)
+                };
                 for page in 0..count as usize {
                     self.state.lock(cx).wrote(at, page, result);
                 }
@@ -82,11 +87,13 @@ impl Core {
             }
             What::Flush => {
                 let mut state = self.state.lock(cx);
+                state.recycle(request);
                 state.full = false;
                 state.flushed(result);
             }
             What::Discard(id) => {
                 let mut state = self.state.lock(cx);
+                state.recycle(request);
                 state.full = false;
                 state.discarded(id, result);
             }
@@ -125,6 +132,8 @@ impl State {
         } else {
             return Job::Nothing;
         };
+        // As many as there can be requests: there is one.
+        let Some(blank) = self.blanks.pop() else { return Job::Nothing };
         let (lba, blocks, data) = match what {
             What::Read(at) => Self::transfer(&mut self.reads[at], self.device_end, self.block_size),
             What::Write(at) => Self::transfer(&mut self.writes[at], self.device_end, self.block_size),
@@ -139,7 +148,14 @@ impl State {
             }
         };
         let completion = Completion::new(Arc::clone(core) as Arc<dyn Complete>, what.cookie());
-        Job::Send(what, Request::new(op, lba, blocks, data, completion), self.room)
+        Job::Send(what, blank.fill(op, lba, blocks, data, completion), self.room)
+    }
+
+    /// The buffer of a request that is over; what is left of it makes another.
+    fn recycle(&mut self, request: Request) -> Option<DmaBuf> {
+        let (data, blank) = request.retire();
+        self.blanks.push(blank);
+        data.into_buf().ok()
     }
 
     /// The range and the data of a transfer, whose buffer goes with it.
@@ -163,13 +179,19 @@ impl State {
     fn refused(&mut self, what: What, request: Request, room: u64) {
         match what {
             What::Read(at) => {
-                (self.reads[at].stage, self.reads[at].buf) = (Stage::Queued, request.data.into_buf().ok());
+                (self.reads[at].stage, self.reads[at].buf) = (Stage::Queued, self.recycle(request));
             }
             What::Write(at) => {
-                (self.writes[at].stage, self.writes[at].buf) = (Stage::Queued, request.data.into_buf().ok());
+                (self.writes[at].stage, self.writes[at].buf) = (Stage::Queued, self.recycle(request));
             }
-            What::Flush => (self.flush.queued, self.flush.at_device) = (true, false),
-            What::Discard(id) => self.ops.get_mut(id).phase = Phase::Device,
+            What::Flush => {
+                self.recycle(request);
+                (self.flush.queued, self.flush.at_device) = (true, false);
+            }
+            What::Discard(id) => {
+                self.recycle(request);
+                self.ops.get_mut(id).phase = Phase::Device;
+            }
         }
         // Room that came between its answer and here would not come again.
         self.full = self.room == room;

@@ -4,8 +4,9 @@
 //! anything: what is to be done with no lock held is left behind for [`Core::drive`](super::core::Core::drive).
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
-use undercroft_block::{Data, Error, Features, Info};
+use undercroft_block::{Blank, Data, Error, Features, Info};
 use undercroft_hal::Instant;
 use undercroft_hal::dma::DmaConstraints;
 
@@ -44,6 +45,8 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) table: Table,
     pub(crate) ops: Ops,
+    /// What requests are made of: one for each that there can be.
+    pub(super) blanks: Vec<Blank>,
     pub(crate) reads: Box<[Io]>,
     pub(crate) writes: Box<[Io]>,
     /// Those that want a page, a transfer, room for dirty pages or the end of a discard.
@@ -87,6 +90,17 @@ pub(crate) struct State {
     pub(crate) counts: Stats,
 }
 
+/// Room for every request that a volume can send: its transfers, a flush, and a discard for each operation.
+fn blanks(reads: usize, writes: usize, ops: &Ops) -> Result<Vec<Blank>, Error> {
+    let count = reads + writes + 1 + ops.capacity();
+    let mut blanks = Vec::new();
+    blanks.try_reserve_exact(count).map_err(|_| Error::NoMemory)?;
+    for _ in 0..count {
+        blanks.push(Blank::try_new()?);
+    }
+    Ok(blanks)
+}
+
 impl State {
     /// A volume's cache over a device of this shape.
     ///
@@ -118,11 +132,14 @@ impl State {
             all.extend(ios.into_iter().flatten());
             failed.map_or(Ok(all.into_boxed_slice()), Err)
         };
+        let (table, ops) = (Table::new(config.pages)?, Ops::new(config.operations)?);
+        let (reads, writes) = (ios(config.reads.saturating_add(1))?, ios(config.writes)?);
         Ok(Self {
-            table: Table::new(config.pages)?,
-            ops: Ops::new(config.operations)?,
-            reads: ios(config.reads.saturating_add(1))?,
-            writes: ios(config.writes)?,
+            table,
+            blanks: blanks(reads.len(), writes.len(), &ops)?,
+            ops,
+            reads,
+            writes,
             stalled: Line::EMPTY,
             runnable: Line::EMPTY,
             over: [Line::EMPTY; 2],

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use undercroft_block::{Error, Event, Features, InFlight, Info, Watcher};
+use undercroft_block::{Error, Event, Features, InFlight, Info, Request, Watcher};
 use undercroft_hal::BottomHalf;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 
@@ -11,7 +11,7 @@ use super::cache::Switch;
 use super::config::read_changing;
 use super::wire::{BlkFeatures, ID_BYTES, RequestStatus};
 use crate::ProbeError;
-use crate::device::{Breach, Device, Frames, Protocol};
+use crate::device::{Breach, Device, Frames, From, Protocol};
 use crate::queue::Used;
 use crate::transport::Transport;
 
@@ -19,10 +19,10 @@ use crate::transport::Transport;
 pub(super) mod frame {
     /// The request's header.
     pub(in crate::blk) const HEADER: usize = 0;
+    /// The status byte, and what is preset with it.
+    pub(in crate::blk) const STATUS: usize = 16;
     /// The range of a discard, or the answer to `GET_ID`.
-    pub(in crate::blk) const DATA: usize = 16;
-    /// The status byte.
-    pub(in crate::blk) const STATUS: usize = 48;
+    pub(in crate::blk) const DATA: usize = 24;
     /// All of it.
     pub(in crate::blk) const BYTES: usize = 64;
 }
@@ -87,6 +87,12 @@ impl Blk {
         info
     }
 
+    /// Whether the device takes a request. Any context.
+    #[inline]
+    pub(super) fn check(&self, request: &Request) -> Result<(), Error> {
+        request.check_within(&self.fixed, self.capacity.load(Ordering::Relaxed))
+    }
+
     /// Whether all of these features are agreed on. Any context.
     pub(super) const fn has(&self, features: BlkFeatures) -> bool {
         self.features.contains(features)
@@ -114,12 +120,13 @@ impl Blk {
 impl Protocol for Blk {
     type Slot = Slot;
     type Reply = RequestStatus;
+    type Aside = ();
     /// Capacity in blocks and whether the cache is volatile; `None` if the configuration never stayed the same.
     type News = Option<(u64, bool)>;
     const FRAME: usize = frame::BYTES;
 
     #[inline]
-    fn reply(&self, frames: &Frames, used: Used, slot: &Slot) -> Result<RequestStatus, Breach> {
+    fn reply(&self, frames: &Frames, used: Used, slot: &Slot, (): &mut ()) -> Result<RequestStatus, Breach> {
         // The used index was loaded with acquire before: this is what the device wrote before it returned the chain.
         let status = RequestStatus(frames.read(used.head, frame::STATUS));
         if let Slot::Identify = slot {
@@ -133,7 +140,7 @@ impl Protocol for Blk {
     }
 
     #[inline]
-    fn finish(&self, cx: &BottomHalf, _device: &Device<Self>, _queue: u16, slot: Slot, reply: &RequestStatus) {
+    fn finish(&self, cx: &BottomHalf, _from: From<'_, Self>, slot: Slot, reply: &RequestStatus) {
         let Slot::Request(request) = slot else { return };
         let result = match *reply {
             RequestStatus::OK => Ok(()),

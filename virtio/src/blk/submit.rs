@@ -1,11 +1,15 @@
 //! A request's way to the device. Any context.
 
+use core::mem::offset_of;
+
 use undercroft_block::{Op, Refusal, Rejected, Request, Tag};
+use zerocopy::little_endian::U64;
+use zerocopy::{Immutable, IntoBytes};
 
 use super::protocol::{Blk, Slot, frame};
 use super::wire::{Header, ID_BYTES, Range, RequestStatus, RequestType};
 use crate::defect::{Defect, Defects};
-use crate::device::{Device, QueueState};
+use crate::device::{Device, Frames, QueueState};
 use crate::queue::{AddError, Buffer};
 
 #[cold]
@@ -15,7 +19,7 @@ fn refuse(request: Request, why: Refusal) -> Rejected {
 
 /// Puts a request on queue `index`.
 pub(super) fn submit(device: &Device<Blk>, index: usize, request: Request) -> Result<Tag, Rejected> {
-    if let Err(error) = request.check(&device.protocol.info()) {
+    if let Err(error) = device.protocol.check(&request) {
         return Err(refuse(request, Refusal::Invalid(error)));
     }
     let (queue, mut state) = match device.admit(index) {
@@ -43,9 +47,63 @@ pub(super) fn submit(device: &Device<Blk>, index: usize, request: Request) -> Re
     }
 }
 
-/// Writes the request's frame and chain.
+/// What a frame begins with before the device has it: the header, and a status that no device writes.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Preset {
+    header: Header,
+    status: U64,
+}
+
+const _: () =
+    assert!(offset_of!(Preset, status) == frame::STATUS - frame::HEADER && size_of::<Preset>() <= frame::DATA);
+
 #[inline]
+fn preset(frames: &Frames, head: u16, header: Header, defects: Defects) {
+    if defects.has(Defect::StatusNotPreset) {
+        return frames.write(head, frame::HEADER, header);
+    }
+    frames.write(head, frame::HEADER, Preset { header, status: u64::from(RequestStatus::UNTOUCHED.0).into() });
+}
+
+/// Writes the request's frame and chain.
+#[inline(always)]
 fn add(state: &mut QueueState<Slot>, request: &Request, shift: u32, defects: Defects) -> Result<u16, AddError> {
+    let kind = match request.op {
+        Op::Read => RequestType::IN,
+        Op::Write => RequestType::OUT,
+        _ => return add_any(state, request, shift, defects),
+    };
+    let [piece] = request.data.pieces() else { return add_any(state, request, shift, defects) };
+    let QueueState { ring, frames, .. } = state;
+    let (sector, data) = (sector(request, shift, defects), piece.segment());
+    if !ring.has_room() {
+        return Err(AddError::Full);
+    }
+    // Nearly all are like this: header, data, status.
+    let head = ring.next_head();
+    preset(frames, head, Header { kind, reserved: 0.into(), sector: sector.into() }, defects);
+    let [header, status] = ends(frames, head);
+    ring.add([header, Buffer { addr: data.addr, len: data.len, writable: request.op == Op::Read }, status], 0)
+}
+
+#[inline]
+fn sector(request: &Request, shift: u32, defects: Defects) -> u64 {
+    let sector = request.lba << shift;
+    if defects.has(Defect::CutsSectors) { sector & u64::from(u32::MAX) } else { sector }
+}
+
+/// The first and the last buffer of every chain.
+#[inline]
+const fn ends(frames: &Frames, head: u16) -> [Buffer; 2] {
+    [
+        Buffer { addr: frames.addr(head, frame::HEADER), len: size_of::<Header>() as u32, writable: false },
+        Buffer { addr: frames.addr(head, frame::STATUS), len: 1, writable: true },
+    ]
+}
+
+/// As [`add`], of a request of any kind.
+fn add_any(state: &mut QueueState<Slot>, request: &Request, shift: u32, defects: Defects) -> Result<u16, AddError> {
     let QueueState { ring, frames, .. } = state;
     let pieces = request.data.pieces();
     let (kind, writable, ranged) = match request.op {
@@ -55,19 +113,14 @@ fn add(state: &mut QueueState<Slot>, request: &Request, shift: u32, defects: Def
         Op::Discard => (RequestType::DISCARD, false, true),
         Op::WriteZeroes => (RequestType::WRITE_ZEROES, false, true),
     };
-    let mut sector = request.lba << shift;
-    if defects.has(Defect::CutsSectors) {
-        sector &= u64::from(u32::MAX);
-    }
+    let sector = sector(request, shift, defects);
     let mut chain = ring.chain(pieces.len() as u16 + if ranged { 3 } else { 2 })?;
     let head = chain.head();
     // Sector of a command without data, and of a flush, is zero (5.2.6).
     let at = if ranged || request.op == Op::Flush { 0 } else { sector };
-    frames.write(head, frame::HEADER, Header { kind, reserved: 0.into(), sector: at.into() });
-    if !defects.has(Defect::StatusNotPreset) {
-        frames.write(head, frame::STATUS, RequestStatus::UNTOUCHED.0);
-    }
-    chain.push(Buffer { addr: frames.addr(head, frame::HEADER), len: size_of::<Header>() as u32, writable: false });
+    preset(frames, head, Header { kind, reserved: 0.into(), sector: at.into() }, defects);
+    let [header, status] = ends(frames, head);
+    chain.push(header);
     if ranged {
         let range = Range { sector: sector.into(), count: (request.blocks << shift).into(), flags: 0.into() };
         frames.write(head, frame::DATA, range);
@@ -77,7 +130,7 @@ fn add(state: &mut QueueState<Slot>, request: &Request, shift: u32, defects: Def
         let segment = piece.segment();
         chain.push(Buffer { addr: segment.addr, len: segment.len, writable });
     }
-    chain.push(Buffer { addr: frames.addr(head, frame::STATUS), len: 1, writable: true });
+    chain.push(status);
     chain.finish()
 }
 
@@ -88,13 +141,11 @@ pub(super) fn identify(device: &Device<Blk>) {
     let QueueState { ring, frames, slots, .. } = &mut *state;
     if let Ok(mut chain) = ring.chain(3) {
         let head = chain.head();
-        frames.write(head, frame::HEADER, Header { kind: RequestType::GET_ID, reserved: 0.into(), sector: 0.into() });
-        frames.write(head, frame::STATUS, RequestStatus::UNTOUCHED.0);
-        for (offset, len, writable) in
-            [(frame::HEADER, size_of::<Header>(), false), (frame::DATA, ID_BYTES, true), (frame::STATUS, 1, true)]
-        {
-            chain.push(Buffer { addr: frames.addr(head, offset), len: len as u32, writable });
-        }
+        let header = Header { kind: RequestType::GET_ID, reserved: 0.into(), sector: 0.into() };
+        preset(frames, head, header, Defects::default());
+        let [header, status] = ends(frames, head);
+        let data = Buffer { addr: frames.addr(head, frame::DATA), len: ID_BYTES as u32, writable: true };
+        [header, data, status].into_iter().for_each(|buffer| chain.push(buffer));
         if let Ok(head) = chain.finish() {
             slots.put(head, Slot::Identify);
         }

@@ -7,7 +7,7 @@
 //!
 //! # Contexts and locks
 //! A hard interrupt handler only schedules the queue's bottom half ([`interrupts`]). The bottom half takes the queue's lock for each
-//! chain it pops and runs the completion without it. Submitters take the lock once per request and once per commit. Lock order: the
+//! batch of chains it pops and runs the completions without it. Submitters take the lock once per request and once per commit. Lock order: the
 //! transport's (rank `DEVICE`) before a queue's (rank `QUEUE`); they are never held together here.
 
 mod frames;
@@ -30,6 +30,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
+use arrayvec::ArrayVec;
 use undercroft_block::{Error, Refusal};
 use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 use undercroft_hal::sync::{IrqSpinGuard, IrqSpinLock, assert_unlocked};
@@ -40,7 +41,7 @@ use restart::Phase;
 
 use crate::ProbeError;
 use crate::defect::{Defect, Defects};
-use crate::queue::Used;
+use crate::queue::{RingError, Used};
 use crate::transport::{Transport, reset};
 use crate::wire::{Features, Status};
 
@@ -50,6 +51,8 @@ pub(crate) const RING_FEATURES: u64 =
 
 /// Chains completed before others get a turn.
 const BUDGET: usize = 64;
+/// Of those, how many are taken from the ring with the lock held once.
+const BATCH: usize = 16;
 
 /// A device answered something that its contract does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,16 +66,30 @@ pub(crate) trait Protocol: Send + Sync + Sized + 'static {
     type Reply;
     /// What of the configuration changes while the device runs.
     type News;
+    /// What of an answer is large, and rare: there is room for one.
+    type Aside: Default;
     /// Shared bytes per chain for headers and answers: a power of two.
     const FRAME: usize;
 
-    /// Copies the answer out of the chain's frame. Under the queue's lock: right after this the frame may be used again.
+    /// Copies the answer out of the chain's frame, the large part of it into `aside`, which is then full. Under the queue's lock: right after
+    /// this the frame may be used again.
     ///
     /// # Errors
     /// [`Breach`] fails the device.
-    fn reply(&self, frames: &Frames, used: Used, slot: &Self::Slot) -> Result<Self::Reply, Breach>;
+    fn reply(
+        &self,
+        frames: &Frames,
+        used: Used,
+        slot: &Self::Slot,
+        aside: &mut Self::Aside,
+    ) -> Result<Self::Reply, Breach>;
+    /// Whether the answer has filled the aside: it is finished before the next is copied.
+    fn fills(reply: &Self::Reply) -> bool {
+        let _ = reply;
+        false
+    }
     /// A chain is done. No lock is held.
-    fn finish(&self, cx: &BottomHalf, device: &Device<Self>, queue: u16, slot: Self::Slot, reply: &Self::Reply);
+    fn finish(&self, cx: &BottomHalf, from: From<'_, Self>, slot: Self::Slot, reply: &Self::Reply);
     /// A request that needed no device is done ([`QueueState::finish_without_device`]). No lock is held.
     fn finish_idle(&self, cx: &BottomHalf, slot: Self::Slot);
     /// A chain ends without an answer. No lock is held; the device does not have it any more.
@@ -100,6 +117,22 @@ pub(crate) trait Protocol: Send + Sync + Sized + 'static {
     /// The device is dead and the first queue's requests have ended.
     fn over(&self, cx: &BottomHalf);
 }
+
+/// Where an answer came from.
+pub(crate) struct From<'a, P: Protocol> {
+    pub(crate) device: &'a Device<P>,
+    pub(crate) queue: u16,
+    pub(crate) aside: &'a P::Aside,
+}
+
+/// Whether there is more in a ring.
+enum More {
+    None,
+    Perhaps,
+}
+
+/// Chains that came back, with their answers.
+type Batch<P> = ArrayVec<(<P as Protocol>::Slot, Result<<P as Protocol>::Reply, Breach>), BATCH>;
 
 /// A queue with its lock held.
 pub(crate) type Admitted<'a, P> =
@@ -141,16 +174,10 @@ impl<P: Protocol> Device<P> {
     /// What to give the request back with.
     #[inline]
     pub(crate) fn admit(&self, index: usize) -> Result<Admitted<'_, P>, Refusal> {
-        let queue = self.queues.get(index).ok_or(Refusal::Gone(Error::Broken))?;
+        let Some(queue) = self.queues.get(index) else { return Err(Refusal::Gone(Error::Broken)) };
         let mut state = queue.state.lock();
-        match state.life {
-            Life::Running => {}
-            Life::Restarting => {
-                state.starved = true;
-                return Err(Refusal::Full);
-            }
-            Life::Stopping => return Err(Refusal::Gone(Error::Reset)),
-            Life::Dead(error) => return Err(Refusal::Gone(error)),
+        if state.life != Life::Running {
+            return Err(state.not_running());
         }
         if self.defects.has(Defect::AllocatesPerRequest) && DmaBuf::new(64, DmaConstraints::ANY).is_err() {
             return Err(Refusal::Gone(Error::NoMemory));
@@ -187,27 +214,34 @@ impl<P: Protocol> Device<P> {
                 queue.kick_if(kick);
                 return Turn::Again;
             }
-            budget = budget.saturating_sub(1);
-            match state.ring.pop() {
-                Ok(Some(used)) => {
-                    let Some(slot) = state.slots.take(used.head) else { continue };
-                    let reply = self.protocol.reply(&state.frames, used, &slot);
-                    let _held = if self.defects.has(Defect::CompletesUnderLock) {
-                        Some(state)
-                    } else {
-                        drop(state);
-                        None
-                    };
+            let (mut batch, mut aside) = (Batch::<P>::new(), P::Aside::default());
+            let rest = self.take(&mut state, budget.clamp(1, BATCH), &mut batch, &mut aside);
+            if !batch.is_empty() {
+                budget = budget.saturating_sub(batch.len());
+                let _held = if self.defects.has(Defect::CompletesUnderLock) {
+                    Some(state)
+                } else {
+                    drop(state);
+                    None
+                };
+                for (slot, reply) in batch.drain(..) {
                     match &reply {
-                        Ok(reply) => self.protocol.finish(cx, self, queue.index, slot, reply),
+                        Ok(reply) => {
+                            let from = From { device: self, queue: queue.index, aside: &aside };
+                            self.protocol.finish(cx, from, slot, reply);
+                        }
                         Err(Breach) => {
                             self.stop(Error::Broken);
                             self.protocol.end(cx, slot, Error::Broken);
                         }
                     }
                 }
-                Ok(None) => {
-                    if budget + 1 == BUDGET && self.defects.has(Defect::ExpectsUsed) {
+                continue;
+            }
+            match rest {
+                Ok(More::Perhaps) => {}
+                Ok(More::None) => {
+                    if budget == BUDGET && self.defects.has(Defect::ExpectsUsed) {
                         drop(state);
                         self.stop(Error::Broken);
                         return Turn::Done;
@@ -234,6 +268,31 @@ impl<P: Protocol> Device<P> {
                 }
             }
         }
+    }
+
+    /// Takes up to `most` chains from the ring, as far as the answers go together.
+    ///
+    /// # Errors
+    /// The device broke the ring's contract; what was taken before that is good.
+    #[inline]
+    fn take(
+        &self,
+        state: &mut QueueState<P::Slot>,
+        most: usize,
+        batch: &mut Batch<P>,
+        aside: &mut P::Aside,
+    ) -> Result<More, RingError> {
+        for _ in 0..most {
+            let Some(used) = state.ring.pop()? else { return Ok(More::None) };
+            let Some(slot) = state.slots.take(used.head) else { continue };
+            let reply = self.protocol.reply(&state.frames, used, &slot, aside);
+            let is_last = reply.as_ref().map_or(true, P::fills);
+            batch.push((slot, reply));
+            if is_last {
+                break;
+            }
+        }
+        Ok(More::Perhaps)
     }
 
     /// Finishes what a dead device had in flight.

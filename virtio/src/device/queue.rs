@@ -128,6 +128,19 @@ impl<S> QueueState<S> {
         Self { ring, frames, slots, life: Life::Running, starved: false, done }
     }
 
+    /// What a submitter is told of a queue that takes nothing now.
+    #[cold]
+    pub(super) const fn not_running(&mut self) -> Refusal {
+        match self.life {
+            Life::Running | Life::Restarting => {
+                self.starved = true;
+                Refusal::Full
+            }
+            Life::Stopping => Refusal::Gone(Error::Reset),
+            Life::Dead(error) => Refusal::Gone(error),
+        }
+    }
+
     /// What a submitter is told of a chain that was not added.
     #[cold]
     pub(crate) fn refusal(&mut self, error: AddError) -> Refusal {

@@ -17,7 +17,7 @@ use undercroft_hal::work::Turn;
 
 use super::interrupts::bind;
 use super::start::running;
-use super::{BUDGET, Breach, Device, Life, Protocol, Queue};
+use super::{BUDGET, Breach, Device, From, Life, Protocol, Queue};
 use crate::ProbeError;
 use crate::defect::Defect;
 use crate::transport::{QueueAddresses, Transport, agree, reset};
@@ -190,10 +190,14 @@ impl<P: Protocol> Device<P> {
             match state.ring.pop() {
                 Ok(Some(used)) => {
                     let Some(slot) = state.slots.take(used.head) else { continue };
-                    let reply = self.protocol.reply(&state.frames, used, &slot);
+                    let mut aside = P::Aside::default();
+                    let reply = self.protocol.reply(&state.frames, used, &slot, &mut aside);
                     drop(state);
                     match reply {
-                        Ok(reply) => self.protocol.finish(cx, self, queue.index, slot, &reply),
+                        Ok(reply) => {
+                            let from = From { device: self, queue: queue.index, aside: &aside };
+                            self.protocol.finish(cx, from, slot, &reply);
+                        }
                         Err(Breach) => {
                             self.protocol.end(cx, slot, Error::Broken);
                             return Drained::Broken;

@@ -104,26 +104,72 @@ impl<'a, M: RingMemory> Chain<'a, M> {
         } else {
             count
         };
+        Ok(ring.give(head, taken, writable, extra))
+    }
+}
+
+impl<M: RingMemory> Split<M> {
+    /// Adds a chain of `N` buffers at once: what nearly every request is. It gets the name that [`Split::next_head`] has told. `extra`: see
+    /// [`Chain::counts_readable`].
+    ///
+    /// # Errors
+    /// [`AddError`]; the ring is as it was.
+    #[inline(always)]
+    pub fn add<const N: usize>(&mut self, buffers: [Buffer; N], extra: u32) -> Result<u16, AddError> {
+        if N < 2 || N > usize::from(self.memory.table_len()) {
+            return self.add_singly(buffers, extra);
+        }
+        if self.free == 0 || self.broken.is_some() {
+            return Err(self.broken.map_or(AddError::Full, AddError::Broken));
+        }
+        let head = self.free_head;
+        let (mut words, mut writable, mut ordered) = ([[0; 2]; N], 0u32, true);
+        for (nth, buffer) in buffers.iter().enumerate() {
+            ordered &= buffer.writable || writable == 0;
+            let next = if nth + 1 < N { DESC_NEXT } else { 0 };
+            let flags = if buffer.writable { next | DESC_WRITE } else { next };
+            writable = writable.saturating_add(if buffer.writable { buffer.len } else { 0 });
+            words[nth] = Descriptor::words(buffer.addr, buffer.len, flags, nth as u16 + 1);
+        }
+        if !ordered {
+            return Err(AddError::BadChain);
+        }
+        self.memory.set_table(head, words);
+        self.memory.set_words(head, Descriptor::words(self.memory.table_addr(head), 16 * N as u32, DESC_INDIRECT, 0));
+        Ok(self.give(head, 1, writable, extra))
+    }
+
+    #[cold]
+    fn add_singly<const N: usize>(&mut self, buffers: [Buffer; N], extra: u32) -> Result<u16, AddError> {
+        let mut chain = self.chain(N as u16)?;
+        buffers.into_iter().for_each(|buffer| chain.push(buffer));
+        chain.counts_readable(extra);
+        chain.finish()
+    }
+
+    /// Makes a chain that is written the next available one: `taken` descriptors from the free list's first on. Returns its name.
+    #[inline(always)]
+    fn give(&mut self, head: u16, taken: u16, writable: u32, extra: u32) -> u16 {
         let mut at = head;
         for _ in 0..taken {
-            let shadow = &mut ring.shadow[usize::from(at)];
+            let shadow = &mut self.shadow[usize::from(at)];
             shadow.state = State::Body;
             at = shadow.next;
         }
-        ring.free_head = at;
-        ring.free -= taken;
-        let at = ring.next_available;
-        let shadow = &mut ring.shadow[usize::from(head)];
+        self.free_head = at;
+        self.free -= taken;
+        let at = self.next_available;
+        let shadow = &mut self.shadow[usize::from(head)];
         shadow.state = State::Head;
         shadow.at = at;
         shadow.writable = writable;
         shadow.claimable = writable.saturating_add(extra);
-        if !ring.defects.has(Defect::StaleChainLength) || shadow.count == 0 {
+        if !self.defects.has(Defect::StaleChainLength) || shadow.count == 0 {
             shadow.count = taken;
         }
-        ring.memory.set_available(ring.next_available & ring.mask, head);
-        ring.next_available = ring.next_available.wrapping_add(1);
-        ring.in_flight += 1;
-        Ok(head)
+        self.memory.set_available(at & self.mask, head);
+        self.next_available = at.wrapping_add(1);
+        self.in_flight += 1;
+        head
     }
 }

@@ -13,8 +13,20 @@ use crate::wire::ring::{Descriptor, Layout, UsedElement};
 pub trait RingMemory {
     /// Writes a descriptor of the ring's table.
     fn set_descriptor(&self, index: u16, descriptor: Descriptor);
+    /// Writes a descriptor of the ring's table, as words.
+    #[inline]
+    fn set_words(&self, index: u16, words: [u64; 2]) {
+        self.set_descriptor(index, Descriptor::of_words(words));
+    }
     /// Writes a descriptor of chain `head`'s own table.
     fn set_indirect(&self, head: u16, index: u16, descriptor: Descriptor);
+    /// Writes the first `N` descriptors of chain `head`'s own table, which has as many, as words: see [`Descriptor::words`].
+    #[inline]
+    fn set_table<const N: usize>(&self, head: u16, words: [[u64; 2]; N]) {
+        for (index, words) in (0..).zip(words) {
+            self.set_indirect(head, index, Descriptor::of_words(words));
+        }
+    }
     /// Device address of chain `head`'s own table.
     fn table_addr(&self, head: u16) -> u64;
     /// Entries of each chain's own table; 0 where there are none.
@@ -122,10 +134,24 @@ impl RingMemory for SharedRing {
         self.block.write(16 * usize::from(index), descriptor);
     }
 
+    #[inline(always)]
+    fn set_words(&self, index: u16, [addr, rest]: [u64; 2]) {
+        self.block.write(16 * usize::from(index), [addr.to_le(), rest.to_le()]);
+    }
+
     #[inline]
     fn set_indirect(&self, head: u16, index: u16, descriptor: Descriptor) {
         if let Some(tables) = &self.tables {
             tables.write(head, index, descriptor);
+        }
+    }
+
+    #[inline(always)]
+    fn set_table<const N: usize>(&self, head: u16, mut words: [[u64; 2]; N]) {
+        if let Some(tables) = &self.tables {
+            // In the device's order.
+            words.iter_mut().flatten().for_each(|word| *word = word.to_le());
+            tables.write(head, 0, words);
         }
     }
 
@@ -139,7 +165,7 @@ impl RingMemory for SharedRing {
         self.tables.as_ref().map_or(0, Tables::len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_available(&self, entry: u16, head: u16) {
         self.block.write(self.layout.available + 4 + 2 * usize::from(entry), head.to_le());
     }

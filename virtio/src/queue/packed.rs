@@ -194,6 +194,17 @@ impl<M: PackedMemory> Packed<M> {
         Ok(PackedChain::new(self, id, count, indirect))
     }
 
+    /// Free places.
+    pub const fn free(&self) -> u16 {
+        self.free
+    }
+
+    /// The name of the next chain, if there is one: below the ring's size.
+    #[inline]
+    pub const fn next_head(&self) -> u16 {
+        self.free_id
+    }
+
     /// Tells the device of the chains finished since the last time. `true` if it wants a kick for them, which the caller then owes it.
     #[must_use = "a device that asked for a kick waits for it"]
     #[inline]

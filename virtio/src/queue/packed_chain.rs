@@ -33,6 +33,17 @@ impl<'a, M: PackedMemory> PackedChain<'a, M> {
         self.id
     }
 
+    /// Adds all buffers, as [`super::Split::add`] has them.
+    ///
+    /// # Errors
+    /// As [`PackedChain::finish`].
+    #[inline(never)]
+    pub(super) fn add<const N: usize>(mut self, buffers: [Buffer; N], extra: u32) -> Result<u16, AddError> {
+        buffers.into_iter().for_each(|buffer| self.push(buffer));
+        self.counts_readable(extra);
+        self.finish()
+    }
+
     /// Adds a buffer.
     #[inline]
     pub fn push(&mut self, buffer: Buffer) {

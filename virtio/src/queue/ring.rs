@@ -108,6 +108,31 @@ impl Ring {
         }
     }
 
+    /// Whether there is a free name: without it [`Ring::next_head`] means nothing.
+    #[inline]
+    pub const fn has_room(&self) -> bool {
+        either!(self, ring => ring.free()) > 0
+    }
+
+    /// The name of the next chain, below the ring's size: for what is to be written where it says, before [`Ring::add`]. If that fails, what
+    /// was written there meant nothing: the name is free.
+    #[inline]
+    pub const fn next_head(&self) -> u16 {
+        either!(self, ring => ring.next_head())
+    }
+
+    /// Adds a chain of `N` buffers at once; see [`Split::add`].
+    ///
+    /// # Errors
+    /// [`AddError`]; the ring is as it was.
+    #[inline(always)]
+    pub fn add<const N: usize>(&mut self, buffers: [Buffer; N], extra: u32) -> Result<u16, AddError> {
+        match self {
+            Self::Split(ring) => ring.add(buffers, extra),
+            Self::Packed(ring) => ring.chain(N as u16)?.add(buffers, extra),
+        }
+    }
+
     /// Tells the device of the chains added since the last time. `true` if it wants a kick for them.
     #[must_use = "a device that asked for a kick waits for it"]
     #[inline]

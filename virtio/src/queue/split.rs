@@ -197,6 +197,12 @@ impl<M: RingMemory> Split<M> {
         Ok(Chain::new(self, head, count, indirect))
     }
 
+    /// The name of the next chain, if there is one: below the ring's size.
+    #[inline]
+    pub const fn next_head(&self) -> u16 {
+        self.free_head & self.mask
+    }
+
     /// Tells the device of the chains added since the last time. `true` if it wants a kick for them, which the caller then owes it.
     #[must_use = "a device that asked for a kick waits for it"]
     #[inline]

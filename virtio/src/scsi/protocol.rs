@@ -14,7 +14,7 @@ use super::manage::{self, Manager};
 use super::wire::{self, CommandAnswer, ResponseCode, SENSE_SIZE};
 use crate::ProbeError;
 use crate::defect::Defect;
-use crate::device::{Breach, Device, Frames, Protocol};
+use crate::device::{Breach, Device, Frames, From, Protocol};
 use crate::queue::Used;
 use crate::transport::Transport;
 
@@ -33,7 +33,6 @@ const _: () = assert!(frame::ANSWER + wire::ANSWER_BYTES <= frame::BYTES);
 
 /// What a chain in flight carries.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a table of slots is made once; a box per command would allocate")]
 pub(super) enum Slot {
     /// A command, on a request queue.
     Command(Command),
@@ -58,8 +57,8 @@ pub(super) struct Answer {
 pub(super) enum Reply {
     /// To a command.
     Command(Answer),
-    /// To a command, with sense data: apart, because most answers have none and need not carry the room.
-    Sense(Answer, [u8; SENSE_SIZE]),
+    /// To a command, with sense data, which is aside: most answers have none and need not carry the room.
+    Sense(Answer),
     /// An event; `None` if the device did not write a whole one.
     Event(Option<wire::Event>),
     /// To task management.
@@ -144,12 +143,6 @@ fn response(code: ResponseCode) -> Response {
     }
 }
 
-#[cold]
-#[inline(never)]
-fn with_sense(frames: &Frames, head: u16, answer: Answer) -> Reply {
-    Reply::Sense(answer, frames.read(head, frame::ANSWER + size_of::<CommandAnswer>()))
-}
-
 #[inline]
 fn outcome<'a>(device: &Device<Scsi>, answer: &Answer, sense: &'a [u8]) -> Outcome<'a> {
     let ignored = device.defects.has(Defect::IgnoresResponse);
@@ -168,11 +161,13 @@ fn outcome<'a>(device: &Device<Scsi>, answer: &Answer, sense: &'a [u8]) -> Outco
 impl Protocol for Scsi {
     type Slot = Slot;
     type Reply = Reply;
+    /// Sense data.
+    type Aside = Option<[u8; SENSE_SIZE]>;
     type News = ();
     const FRAME: usize = frame::BYTES;
 
     #[inline]
-    fn reply(&self, frames: &Frames, used: Used, slot: &Slot) -> Result<Reply, Breach> {
+    fn reply(&self, frames: &Frames, used: Used, slot: &Slot, aside: &mut Self::Aside) -> Result<Reply, Breach> {
         if let Slot::Event = slot {
             let whole = used.len as usize >= size_of::<wire::Event>();
             return Ok(Reply::Event(whole.then(|| frames.read(used.head, frame::HEAD))));
@@ -190,16 +185,27 @@ impl Protocol for Scsi {
         // The used length is no help here: some hosts always say 0.
         let sense_len = u16::try_from(answer.sense_len.get()).unwrap_or(u16::MAX);
         let answer = Answer { response, status: answer.status, residual: answer.residual.get(), sense_len };
-        if sense_len > 0 { Ok(with_sense(frames, used.head, answer)) } else { Ok(Reply::Command(answer)) }
+        if sense_len == 0 {
+            return Ok(Reply::Command(answer));
+        }
+        *aside = Some(frames.read(used.head, frame::ANSWER + size_of::<CommandAnswer>()));
+        Ok(Reply::Sense(answer))
     }
 
     #[inline]
-    fn finish(&self, cx: &BottomHalf, device: &Device<Self>, queue: u16, slot: Slot, reply: &Reply) {
-        // The command stays where it is: it is large, and a tuple or a binding to match on would copy it.
+    fn fills(reply: &Reply) -> bool {
+        matches!(reply, Reply::Sense(_))
+    }
+
+    #[inline]
+    fn finish(&self, cx: &BottomHalf, From { device, queue, aside }: From<'_, Self>, slot: Slot, reply: &Reply) {
         match slot {
             Slot::Command(command) => match reply {
                 Reply::Command(answer) => command.finish(cx, &outcome(device, answer, &[])),
-                Reply::Sense(answer, sense) => command.finish(cx, &outcome(device, answer, sense)),
+                Reply::Sense(answer) => {
+                    let sense = aside.as_ref().map_or(&[][..], |sense| sense);
+                    command.finish(cx, &outcome(device, answer, sense));
+                }
                 Reply::Event(_) | Reply::Management(_) => command.finish(cx, &Outcome::failed(Response::Broken)),
             },
             Slot::Management => {

@@ -6,7 +6,7 @@ use undercroft_block::{Error, Refusal, Tag};
 use super::protocol::{Scsi, Slot, frame};
 use super::wire::{ANSWER_BYTES, COMMAND_HEAD_BYTES, CommandAnswer, CommandHead, ResponseCode};
 use crate::defect::{Defect, Defects};
-use crate::device::{Device, QueueState};
+use crate::device::{Device, Frames, QueueState};
 use crate::queue::{AddError, Buffer};
 
 #[cold]
@@ -48,13 +48,27 @@ pub(super) fn unit(address: Address, defects: Defects) -> [u8; 8] {
 }
 
 /// Writes the command's frame and chain: head, data out, answer, data in (5.6.6.1).
-#[inline]
+#[inline(always)]
 fn add(state: &mut QueueState<Slot>, command: &Command, defects: Defects) -> Result<u16, AddError> {
+    let [piece] = command.pieces() else { return add_any(state, command, defects) };
     let QueueState { ring, frames, slots, .. } = state;
-    let pieces = command.pieces();
-    let mut chain = ring.chain(u16::try_from(pieces.len()).unwrap_or(u16::MAX - 2).saturating_add(2))?;
-    let head = chain.head();
-    let id = if defects.has(Defect::SameTag) { 0 } else { slots.next_tag(head).to_bits() };
+    let (data, reads) = (piece.segment(), command.direction() == Direction::In);
+    let data = Buffer { addr: data.addr, len: data.len, writable: reads };
+    if !ring.has_room() {
+        return Err(AddError::Full);
+    }
+    // Nearly all are like this.
+    let head = ring.next_head();
+    preset(frames, head, slots.next_tag(head), command, defects);
+    let [first, answer] = ends(frames, head);
+    let (buffers, extra) = if reads { ([first, answer, data], 0) } else { ([first, data, answer], data.len) };
+    ring.add(buffers, extra)
+}
+
+/// Writes a command's head, and an answer that no device gives.
+#[inline]
+fn preset(frames: &Frames, head: u16, tag: Tag, command: &Command, defects: Defects) {
+    let id = if defects.has(Defect::SameTag) { 0 } else { tag.to_bits() };
     frames.write(
         head,
         frame::HEAD,
@@ -78,9 +92,27 @@ fn add(state: &mut QueueState<Slot>, command: &Command, defects: Defects) -> Res
     if !defects.has(Defect::StatusNotPreset) {
         frames.write(head, frame::ANSWER, untouched);
     }
+}
+
+/// The buffers of the head and of the answer.
+#[inline]
+const fn ends(frames: &Frames, head: u16) -> [Buffer; 2] {
+    [
+        Buffer { addr: frames.addr(head, frame::HEAD), len: COMMAND_HEAD_BYTES as u32, writable: false },
+        Buffer { addr: frames.addr(head, frame::ANSWER), len: ANSWER_BYTES as u32, writable: true },
+    ]
+}
+
+/// As [`add`], of a command with any number of pieces.
+fn add_any(state: &mut QueueState<Slot>, command: &Command, defects: Defects) -> Result<u16, AddError> {
+    let QueueState { ring, frames, slots, .. } = state;
+    let pieces = command.pieces();
+    let mut chain = ring.chain(u16::try_from(pieces.len()).unwrap_or(u16::MAX - 2).saturating_add(2))?;
+    let head = chain.head();
+    preset(frames, head, slots.next_tag(head), command, defects);
+    let [first, answer] = ends(frames, head);
     let writable = command.direction() == Direction::In;
-    chain.push(Buffer { addr: frames.addr(head, frame::HEAD), len: COMMAND_HEAD_BYTES as u32, writable: false });
-    let answer = Buffer { addr: frames.addr(head, frame::ANSWER), len: ANSWER_BYTES as u32, writable: true };
+    chain.push(first);
     if writable {
         chain.push(answer);
     }

@@ -34,6 +34,21 @@ pub struct Descriptor {
     pub next: U16,
 }
 
+impl Descriptor {
+    /// A descriptor as two numbers, whose little-endian bytes it is: what is written in words is made in words.
+    #[inline(always)]
+    pub const fn words(addr: u64, len: u32, flags: u16, next: u16) -> [u64; 2] {
+        [addr, len as u64 | (flags as u64) << 32 | (next as u64) << 48]
+    }
+
+    /// The descriptor of [`Descriptor::words`].
+    #[inline]
+    pub const fn of_words([addr, rest]: [u64; 2]) -> Self {
+        let (len, flags, next) = (rest as u32, (rest >> 32) as u16, (rest >> 48) as u16);
+        Self { addr: U64::new(addr), len: U32::new(len), flags: U16::new(flags), next: U16::new(next) }
+    }
+}
+
 /// One element of the used ring (2.7.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

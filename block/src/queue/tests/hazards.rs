@@ -70,7 +70,7 @@ fn what_can_never_be_sent_is_refused_whole() {
         let refuse = |request: Request, error: Error| {
             let rejected = rig.queue.submit(request).unwrap_err();
             assert_eq!(rejected.why, Refusal::Invalid(error));
-            assert_eq!(format!("{:?}", rejected.request.completion()), "Completion(0x1)");
+            assert_eq!(format!("{:?}", rejected.request.completion()), "Some(Completion(0x1))");
         };
         refuse(rig.request(1, Op::Read, BLOCKS - 1, 2), Error::OutOfRange);
         refuse(rig.request(1, Op::Discard, 0, 0), Error::OutOfRange);

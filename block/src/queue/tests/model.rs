@@ -200,7 +200,7 @@ impl State {
     }
 
     fn run(&mut self, flight: &mut InFlight) {
-        let Request { op, lba, blocks, fua, .. } = *flight.request();
+        let Body { op, lba, blocks, fua, .. } = **flight.request();
         if self.hollow {
             return;
         }
@@ -256,7 +256,7 @@ impl BlockDevice for Model {
             }
             return Err(Rejected { request, why: Refusal::Full });
         }
-        let Request { op, lba, blocks, fua, .. } = request;
+        let Body { op, lba, blocks, fua, .. } = *request;
         state.seen.push(Seen { op, lba, blocks, fua });
         state.segments.push(request.data.segments().collect());
         assert!(state.seen.len() < 100_000, "sent without end");

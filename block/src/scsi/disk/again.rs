@@ -37,26 +37,26 @@ fn pause(attempts: u8) -> Duration {
 impl Unit {
     /// Sends a command again at once, but not for ever.
     pub(super) fn again(self: Arc<Self>, cx: &BottomHalf, mut command: Command, error: Error) {
-        if command.attempts >= AT_ONCE {
+        if command.frame().attempts >= AT_ONCE {
             return self.fail(cx, command, error);
         }
-        command.attempts += 1;
+        command.frame_mut().attempts += 1;
         self.send_again(cx, command, error);
     }
 
     /// Sends a command again after a pause, but not for ever.
     pub(super) fn later(self: Arc<Self>, cx: &BottomHalf, mut command: Command, error: Error) {
         // How long a busy device gets is the queue's before the disk: it has deadlines and a clock that wakes it.
-        if error == Error::Busy || command.attempts >= AFTER_PAUSE {
+        if error == Error::Busy || command.frame().attempts >= AFTER_PAUSE {
             return self.fail(cx, command, error);
         }
-        command.attempts += 1;
+        command.frame_mut().attempts += 1;
         self.park(command, error);
     }
 
     /// Sends a command that came back. `error` is reported if the host is gone meanwhile.
     pub(super) fn send_again(self: Arc<Self>, cx: &BottomHalf, mut command: Command, error: Error) {
-        command.initiator = Some(Arc::clone(&self) as Arc<dyn Initiator>);
+        command.frame_mut().initiator = Some(Arc::clone(&self) as Arc<dyn Initiator>);
         let Some(host) = self.host.upgrade() else { return self.fail(cx, command, Error::Removed) };
         match host.submit(command) {
             Ok(_) => host.commit(),
@@ -68,9 +68,9 @@ impl Unit {
     }
 
     fn park(self: Arc<Self>, mut command: Command, error: Error) {
-        let not_before = Instant::now() + pause(command.attempts);
+        let not_before = Instant::now() + pause(command.frame().attempts);
         // The waiting command keeps its disk alive, so that it cannot be lost with it; the circle ends when the pump takes it out.
-        command.initiator = Some(Arc::clone(&self) as Arc<dyn Initiator>);
+        command.frame_mut().initiator = Some(Arc::clone(&self) as Arc<dyn Initiator>);
         self.parked.lock().push_back(Parked { command, not_before, error });
         self.pump.schedule();
     }

@@ -72,27 +72,26 @@ impl BlockDevice for ScsiDisk {
         if let Some(error) = unit.gone() {
             return Err(Self::refuse(request, Refusal::Gone(error)));
         }
-        if let Err(error) = request.check(&unit.info()) {
+        if let Err(error) = unit.check(&request) {
             return Err(Self::refuse(request, Refusal::Invalid(error)));
         }
         if !unit.enter() {
             return Err(Self::refuse(request, Refusal::Full));
         }
-        let parameters = if matches!(request.op, Op::Discard | Op::WriteZeroes) {
-            match unit.parameters(&request) {
-                Some(piece) => Some(piece),
-                None => {
-                    unit.leave();
-                    return Err(Self::refuse(request, Refusal::Full));
-                }
+        let mut parameters = None;
+        if matches!(request.op, Op::Discard | Op::WriteZeroes) {
+            parameters = unit.parameters(&request);
+            if parameters.is_none() {
+                unit.leave();
+                return Err(Self::refuse(request, Refusal::Full));
             }
-        } else {
-            None
-        };
+        }
         let (cdb, direction) = unit.cdb(&request);
         let mut command =
             Command::new(unit.address, cdb, direction, request.accept(), Arc::clone(unit) as Arc<dyn Initiator>);
-        command.parameters = parameters;
+        if parameters.is_some() {
+            command.frame_mut().parameters = parameters;
+        }
         if direction == Direction::None {
             unit.begin_flush(&mut command);
         }
@@ -109,7 +108,7 @@ impl BlockDevice for ScsiDisk {
             Err(refused) => refused,
         };
         let Refused { mut command, why } = refused;
-        unit.give_parameters(command.parameters.take());
+        unit.give_parameters(command.frame_mut().parameters.take());
         unit.leave();
         Err(Self::refuse(command.request.give_back(), why))
     }

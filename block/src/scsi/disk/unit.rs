@@ -16,7 +16,7 @@ use super::super::wire::OpCode;
 use super::super::{Address, Command, Direction, Host, HostEvent, Initiator, Outcome, Response, Status};
 use super::again::Parked;
 use crate::broken::{self, Hazard};
-use crate::{Error, Event, Features, Identity, Info, Limits, Op, Watcher};
+use crate::{Error, Event, Features, Identity, Info, Limits, Op, Request, Watcher};
 
 /// Discards and writes of zeroes in flight at most.
 pub(in crate::scsi) const PARAMETER_BUFFERS: usize = 4;
@@ -54,7 +54,8 @@ pub(super) enum Sync {
 pub(in crate::scsi) struct Unit {
     /// Weakly: a host has its commands in flight, and those their disk. One that never gives them back would keep itself alive.
     pub host: Weak<dyn Host>,
-    queues: u16,
+    /// All but the capacity.
+    fixed: Info,
     /// In a control: as if it were not weakly.
     _kept: Option<Arc<dyn Host>>,
     pub address: Address,
@@ -62,7 +63,6 @@ pub(in crate::scsi) struct Unit {
     pub shape: Shape,
     depth: u32,
     capacity: AtomicU64,
-    features: AtomicU32,
     /// Commands in flight, parked ones included.
     in_flight: AtomicU32,
     /// A submitter was refused and waits for room.
@@ -100,14 +100,21 @@ impl Unit {
             let weak = Weak::clone(this);
             Self {
                 host: Arc::downgrade(host),
-                queues: info.queues,
+                fixed: Info {
+                    capacity: shape.capacity,
+                    block_size: shape.block_size,
+                    physical_block_size: shape.physical_block_size,
+                    queues: info.queues,
+                    depth,
+                    features: shape.features,
+                    limits: shape.limits,
+                },
                 _kept: broken::is(Hazard::UnitKeepsHost).then(|| Arc::clone(host)),
                 address,
                 identity,
                 shape,
                 depth,
                 capacity: AtomicU64::new(shape.capacity),
-                features: AtomicU32::new(shape.features.bits()),
                 in_flight: AtomicU32::new(0),
                 refused: AtomicBool::new(false),
                 gone: AtomicBool::new(false),
@@ -126,19 +133,17 @@ impl Unit {
     }
 
     pub(super) fn info(&self) -> Info {
-        Info {
-            capacity: self.capacity.load(Ordering::Relaxed),
-            block_size: self.shape.block_size,
-            physical_block_size: self.shape.physical_block_size,
-            queues: self.queues,
-            depth: self.depth,
-            features: self.features(),
-            limits: self.shape.limits,
-        }
+        Info { capacity: self.capacity.load(Ordering::Relaxed), ..self.fixed }
     }
 
-    pub(super) fn features(&self) -> Features {
-        Features::from_bits_truncate(self.features.load(Ordering::Relaxed))
+    /// Whether the disk takes a request.
+    #[inline]
+    pub(super) fn check(&self, request: &Request) -> Result<(), Error> {
+        request.check_within(&self.fixed, self.capacity.load(Ordering::Relaxed))
+    }
+
+    pub(super) const fn features(&self) -> Features {
+        self.fixed.features
     }
 
     pub(super) fn watch(&self, watcher: Arc<dyn Watcher>) {
@@ -194,15 +199,17 @@ impl Unit {
 
     /// Makes a command the flush of all writes finished so far.
     pub(super) fn begin_flush(&self, command: &mut Command) {
-        command.step = Step::Flush;
-        command.mark = self.written.load(Ordering::Acquire);
-        command.cdb = self.flush_cdb();
-        command.direction = Direction::None;
+        command.frame_mut().step = Step::Flush;
+        command.frame_mut().mark = self.written.load(Ordering::Acquire);
+        command.frame_mut().cdb = self.flush_cdb();
+        command.frame_mut().direction = Direction::None;
     }
 
     /// Ends a command and its request.
     fn end(&self, cx: &BottomHalf, mut command: Command, result: Result<(), Error>) {
-        self.give_parameters(command.parameters.take());
+        if command.frame().parameters.is_some() {
+            self.give_parameters(command.frame_mut().parameters.take());
+        }
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         command.request.finish(cx, result);
         if self.refused.load(Ordering::SeqCst) && self.refused.swap(false, Ordering::SeqCst) {
@@ -216,8 +223,8 @@ impl Unit {
 
     /// The device did what the command asked.
     fn succeeded(self: Arc<Self>, cx: &BottomHalf, mut command: Command, residual: u32) {
-        if command.step == Step::Flush {
-            self.flushed.fetch_max(command.mark, Ordering::AcqRel);
+        if command.frame().step == Step::Flush {
+            self.flushed.fetch_max(command.frame().mark, Ordering::AcqRel);
             let result = if self.lost.swap(false, Ordering::AcqRel) { Err(Error::Reset) } else { Ok(()) };
             return self.end(cx, command, result);
         }
@@ -236,17 +243,17 @@ impl Unit {
         }
         // Durable on completion, on a device that has no such flag: a flush follows.
         self.begin_flush(&mut command);
-        command.attempts = 0;
+        command.frame_mut().attempts = 0;
         self.send_again(cx, command, Error::Busy);
     }
 
     /// The device refused a flush: is there another way, or nothing to do?
     fn flush_refused(self: Arc<Self>, cx: &BottomHalf, mut command: Command, unknown_command: bool) {
-        if command.cdb.opcode() == OpCode::SYNCHRONIZE_CACHE_10.0 {
+        if command.frame().cdb.opcode() == OpCode::SYNCHRONIZE_CACHE_10.0 {
             if unknown_command {
                 self.sync.store(Sync::Sixteen as u8, Ordering::Relaxed);
             }
-            command.cdb = Self::flush_16();
+            command.frame_mut().cdb = Self::flush_16();
             return self.send_again(cx, command, Error::Busy);
         }
         if unknown_command && self.sync() != Sync::Ten && self.may_have_no_cache.load(Ordering::Relaxed) {
@@ -326,7 +333,7 @@ impl Initiator for Unit {
             Verdict::Done => self.succeeded(cx, command, outcome.residual),
             Verdict::Again(error) => self.again(cx, command, error),
             Verdict::Later(error) => self.later(cx, command, error),
-            Verdict::Failed(Error::Unsupported) if command.step == Step::Flush => {
+            Verdict::Failed(Error::Unsupported) if command.frame().step == Step::Flush => {
                 self.flush_refused(cx, command, notices.contains(Notices::NO_SUCH_COMMAND));
             }
             Verdict::Failed(error) => self.end(cx, command, Err(error)),

@@ -1,8 +1,10 @@
-//! The device's own limit: a virtqueue whose descriptors are written once, served by the interrupt handler itself, with nothing of the block
-//! layer or of the drivers between. What `cargo xtask bench linux` sets the drivers beside. Task context.
+//! The device's own limit: a ring whose descriptors are written once, served by the interrupt handler itself, with nothing of the block layer
+//! or of the drivers between. Virtqueues here, PVSCSI's rings in [`pvscsi`]. What `cargo xtask bench linux` sets the drivers beside. Task context.
 //!
 //! Every completion sends its descriptors again, aimed at another place among the first 16 MiB; answers are looked at when it is over. Of a
 //! SCSI host the first unit is used, which must have blocks of 512 bytes.
+
+mod pvscsi;
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -224,9 +226,14 @@ impl Loop {
     }
 }
 
-/// Measures every virtio disk controller on PCI, and leaves it reset.
+/// Measures every virtio disk controller and every PVSCSI adapter on PCI, and leaves it reset.
 pub(crate) fn measure(cx: &Task, millis: u64, seed: u64, report: &Report) {
     for function in pci::devices(cx) {
+        if pvscsi::is(&function) {
+            for depth in DEPTHS {
+                told("pvscsi", depth, pvscsi::run(cx, function, depth, (millis, seed)), report);
+            }
+        }
         let (device, kind) = match PciTransport::identify(&function) {
             Some(DeviceId::BLOCK) => (DeviceId::BLOCK, Kind::Blk),
             Some(DeviceId::SCSI_HOST) => (DeviceId::SCSI_HOST, Kind::Scsi),
@@ -236,11 +243,15 @@ pub(crate) fn measure(cx: &Task, millis: u64, seed: u64, report: &Report) {
             let result = PciTransport::new(cx, function, device)
                 .map_err(Failed::Probe)
                 .and_then(|mut transport| run(cx, &mut transport, (kind, depth), (millis, seed)));
-            match result {
-                Ok((requests, nanos)) => row(kind, depth, requests, nanos, report),
-                Err(why) => report.problem(&format_args!("bare ring of {}: {why}", kind.name()), None),
-            }
+            told(kind.name(), depth, result, report);
         }
+    }
+}
+
+fn told(name: &str, depth: u16, result: Result<(u64, u64), Failed>, report: &Report) {
+    match result {
+        Ok((requests, nanos)) => row(name, depth, requests, nanos, report),
+        Err(why) => report.problem(&format_args!("bare ring of {name}: {why}"), None),
     }
 }
 
@@ -332,15 +343,15 @@ fn drive(
     Ok((state.requests, state.last.since(start).as_nanos() as u64))
 }
 
-fn row(kind: Kind, depth: u16, requests: u64, nanos: u64, report: &Report) {
+fn row(name: &str, depth: u16, requests: u64, nanos: u64, report: &Report) {
     let iops = (u128::from(requests) * 1_000_000_000 / u128::from(nanos.max(1))) as u64;
     if !report.is_json() {
-        return report.text(format_args!("bare ring of {} at depth {depth}: {iops} IOPS", kind.name()));
+        return report.text(format_args!("bare ring of {name} at depth {depth}: {iops} IOPS"));
     }
     report.json(&Object {
         event: Some("bare"),
         fields: &[
-            ("driver", Value::Text(&kind.name())),
+            ("driver", Value::Text(&name)),
             ("depth", Value::Number(u64::from(depth))),
             ("requests", Value::Number(requests)),
             ("nanoseconds", Value::Number(nanos)),
