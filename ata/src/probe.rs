@@ -247,6 +247,7 @@ fn info(disk: &Identified, dma: bool) -> Info {
         limits: Limits {
             max_segments: SEGMENTS,
             max_segment_bytes: MOST_TRANSFER,
+            joint: 0,
             max_transfer_bytes: MOST_TRANSFER,
             max_discard_blocks: if disk.trim && dma { MOST_TRIM } else { 0 },
             max_write_zeroes_blocks: 0,

@@ -9,6 +9,8 @@ pub(crate) enum Hazard {
     PartTooLong,
     /// P-08: a segment across a boundary is taken as it is.
     BoundaryUnseen,
+    /// P-08: pieces that do not meet where the device wants are taken as they are.
+    JointUnseen,
     /// P-21: a flush that the device refuses is done.
     RefusedFlushIsDone,
     /// P-22: a partition's first block is taken for a sector of 512 bytes.

@@ -29,6 +29,9 @@ pub struct Limits {
     pub max_segments: u16,
     /// Bytes of one segment.
     pub max_segment_bytes: u32,
+    /// Where segments meet: all but the first begin, and all but the last end, at a multiple of this power of two; 0 for anywhere. A device
+    /// that takes one range of whole pages has its page's size here.
+    pub joint: u32,
     /// Bytes of data in all.
     pub max_transfer_bytes: u32,
     /// Blocks of one discard; 0 where there is none.
@@ -37,6 +40,13 @@ pub struct Limits {
     pub max_write_zeroes_blocks: u32,
     /// Where data may lie.
     pub dma: DmaConstraints,
+}
+
+impl Limits {
+    /// Whether the device takes a segment that begins at `addr` behind one that ends before `end`.
+    pub const fn may_meet(&self, end: u64, addr: u64) -> bool {
+        self.joint == 0 || end.is_multiple_of(self.joint as u64) && addr.is_multiple_of(self.joint as u64)
+    }
 }
 
 /// A device's present shape. Capacity may change while it runs ([`crate::Event::Resized`]).

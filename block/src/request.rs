@@ -334,8 +334,12 @@ impl Request {
         if bytes > u64::from(limits.max_transfer_bytes) {
             return Err(Error::TooLarge);
         }
-        let (mut total, mut segments) = (0u64, 0usize);
+        let (mut total, mut segments, mut end) = (0u64, 0usize, None);
         for segment in self.data.segments() {
+            if end.is_some_and(|end| !limits.may_meet(end, segment.addr)) && !broken::is(Hazard::JointUnseen) {
+                return Err(Error::TooLarge);
+            }
+            end = segment.addr.checked_add(u64::from(segment.len));
             total += u64::from(segment.len);
             segments += 1;
             if segment.len == 0 || !segment.len.is_multiple_of(512) {

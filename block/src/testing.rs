@@ -57,6 +57,7 @@ impl RamDisk {
                     limits: Limits {
                         max_segments: 4,
                         max_segment_bytes: 1 << 20,
+                        joint: 0,
                         max_transfer_bytes: 1 << 20,
                         max_discard_blocks: u32::MAX,
                         max_write_zeroes_blocks: 0,

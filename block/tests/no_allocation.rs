@@ -65,6 +65,7 @@ impl Scripted {
             let limits = Limits {
                 max_segments,
                 max_segment_bytes: 65_536,
+                joint: 0,
                 max_transfer_bytes: 65_536,
                 max_discard_blocks: 0,
                 max_write_zeroes_blocks: 0,

@@ -71,6 +71,7 @@ impl Pvscsi {
             limits: Limits {
                 max_segments: MAX_PIECES as u16,
                 max_segment_bytes: MAX_TRANSFER,
+                joint: 0,
                 max_transfer_bytes: MAX_TRANSFER,
                 max_discard_blocks: 0,
                 max_write_zeroes_blocks: 0,

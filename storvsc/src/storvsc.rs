@@ -103,6 +103,7 @@ impl Storvsc {
             limits: Limits {
                 max_segments: (max_transfer / 512).min(u32::from(u16::MAX)) as u16,
                 max_segment_bytes: max_transfer,
+                joint: PAGE as u32,
                 max_transfer_bytes: max_transfer,
                 max_discard_blocks: 0,
                 max_write_zeroes_blocks: 0,

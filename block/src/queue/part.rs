@@ -31,7 +31,7 @@ fn bytes(request: &Request, done: u32, left: u32, info: &Info) -> Result<u32, Er
     let wanted = u64::from(left) * u64::from(info.block_size);
     let most = wanted.min(u64::from(limits.max_transfer_bytes)) as u32;
     let mut skip = u64::from(done) * u64::from(info.block_size);
-    let (mut bytes, mut segments) = (0, 0);
+    let (mut bytes, mut segments, mut end) = (0, 0, None);
     for segment in request.data.segments() {
         if skip >= u64::from(segment.len) {
             skip -= u64::from(segment.len);
@@ -39,7 +39,7 @@ fn bytes(request: &Request, done: u32, left: u32, info: &Info) -> Result<u32, Er
         }
         let (addr, len) = (segment.addr + skip, segment.len - skip as u32);
         skip = 0;
-        if segments == limits.max_segments || bytes == most {
+        if segments == limits.max_segments || bytes == most || end.is_some_and(|end| !limits.may_meet(end, addr)) {
             break;
         }
         let mut run = len.min(most - bytes).min(limits.max_segment_bytes);
@@ -54,6 +54,7 @@ fn bytes(request: &Request, done: u32, left: u32, info: &Info) -> Result<u32, Er
         }
         bytes += run;
         segments += 1;
+        end = addr.checked_add(u64::from(run));
         if run < len {
             break;
         }

@@ -219,6 +219,7 @@ pub struct MockHost {
 pub const LIMITS: Limits = Limits {
     max_segments: 8,
     max_segment_bytes: 1 << 20,
+    joint: 0,
     max_transfer_bytes: 1 << 20,
     max_discard_blocks: 0,
     max_write_zeroes_blocks: 0,

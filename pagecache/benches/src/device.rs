@@ -72,6 +72,7 @@ impl BlockDevice for Disk {
             limits: Limits {
                 max_segments: 16,
                 max_segment_bytes: 1 << 20,
+                joint: 0,
                 max_transfer_bytes: 1 << 20,
                 max_discard_blocks: 0,
                 max_write_zeroes_blocks: 0,

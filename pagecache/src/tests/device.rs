@@ -69,6 +69,7 @@ pub fn info(bytes: u64, block_size: u32) -> Info {
         limits: Limits {
             max_segments: 4,
             max_segment_bytes: 1 << 20,
+            joint: 0,
             max_transfer_bytes: 64 << 10,
             max_discard_blocks: 24,
             max_write_zeroes_blocks: 0,

@@ -102,6 +102,7 @@ fn shape(transport: &dyn Transport, features: BlkFeatures) -> Result<Shape, Prob
             limits: Limits {
                 max_segments: segments as u16,
                 max_segment_bytes,
+                joint: 0,
                 max_transfer_bytes,
                 max_discard_blocks: discard,
                 max_write_zeroes_blocks: zeroes,

@@ -75,6 +75,7 @@ pub(super) fn read_shape(transport: &dyn Transport) -> Result<Shape, ProbeError>
                 limits: Limits {
                     max_segments: segments as u16,
                     max_segment_bytes: max_transfer_bytes,
+                    joint: 0,
                     max_transfer_bytes,
                     max_discard_blocks: 0,
                     max_write_zeroes_blocks: 0,

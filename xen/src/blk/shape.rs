@@ -71,6 +71,7 @@ pub(crate) fn shape(told: &Told, queues: u16, depth: u32) -> Result<(Info, Shape
     let limits = Limits {
         max_segments: (bytes / SECTOR).min(u32::from(u16::MAX)) as u16,
         max_segment_bytes: bytes,
+        joint: 0,
         max_transfer_bytes: bytes,
         max_discard_blocks: if features.contains(Features::DISCARD) { u32::MAX >> shift } else { 0 },
         max_write_zeroes_blocks: 0,

@@ -87,6 +87,7 @@ fn shaped(rig: &Rig<'_>, (_, segments, segment, transfer, dma): Transport, block
     let limits = Limits {
         max_segments: segments,
         max_segment_bytes: segment,
+        joint: 0,
         max_transfer_bytes: transfer,
         dma,
         ..state.info.limits
@@ -170,4 +171,46 @@ fn p_08_what_no_cut_can_mend_is_refused() {
             }
         });
     }
+}
+
+/// P-08: a device that takes one range of whole pages gets parts whose pieces meet at pages, and nothing else.
+fn joints() -> Result<(), String> {
+    let transport = ("a transport of whole pages", 64, MIB_8, MIB_8, ANY);
+    let (page, tail, head, middle) = ((4096, 0, 4096), (4096, 3584, 512), (4096, 0, 512), (4096, 512, 512));
+    try_with(2, Features::VOLATILE_CACHE, TIMES, |rig| {
+        let limits = Limits { joint: 4096, ..shaped(rig, transport, 512) };
+        rig.model.lock().info.limits = limits;
+        for (shapes, parts) in [
+            (vec![page; 5], 1),
+            (vec![tail, page, page, head], 1),
+            (vec![middle; 3], 3),
+            (vec![page, middle, page], 3),
+            (vec![page, head, page], 2),
+            (vec![head, page], 2),
+            (vec![middle], 1),
+        ] {
+            let what = format!("{shapes:?}");
+            assert_eq!(run(rig, shapes.into_iter().map(piece).collect(), 512), Ok(()), "{what}: not carried out");
+            let state = rig.model.lock();
+            measure(&limits, &state.seen, &state.segments, 512);
+            for segments in &state.segments {
+                let meet = segments.windows(2).all(|pair| {
+                    (pair[0].addr + u64::from(pair[0].len)).is_multiple_of(4096) && pair[1].addr.is_multiple_of(4096)
+                });
+                assert!(meet, "{what}: a hole between pieces");
+            }
+            assert_eq!(state.seen.len(), parts, "{what}: its parts");
+        }
+    })
+}
+
+#[test]
+fn p_08_pieces_meet_where_the_device_wants() {
+    joints().unwrap();
+}
+
+#[test]
+fn p_08_pieces_meet_where_the_device_wants_control() {
+    let error = with(Hazard::JointUnseen, joints).unwrap_err();
+    assert!(error.contains("a hole between pieces"), "{error}");
 }

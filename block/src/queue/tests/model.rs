@@ -80,6 +80,7 @@ impl Model {
         let limits = Limits {
             max_segments: 4,
             max_segment_bytes: 4096,
+            joint: 0,
             max_transfer_bytes: 8 * BLOCK as u32,
             max_discard_blocks: 16,
             max_write_zeroes_blocks: 5,
