@@ -34,24 +34,20 @@ pub(crate) enum Defect {
     CompletesUnderLock = 1 << 12,
     /// A refused submitter is not noted (X06).
     ForgetsRefusal = 1 << 13,
-    /// What was refused when the ring was full is overtaken by what comes later (X06).
-    PartlyPublished = 1 << 14,
     /// Buffers are given back when a channel is rescinded, before the host has let go of its pages.
     EndsBeforeTorndown = 1 << 15,
     /// A host that is behind is not asked again.
     PostsOnce = 1 << 16,
-    /// A second work item for the same channel, on another CPU (A-SVSC-01, X07).
-    TwoWorks = 1 << 17,
     /// The SRB's status is not looked at.
     IgnoresSrbStatus = 1 << 18,
     /// The number of bytes moved is believed.
     TrustsTransferLength = 1 << 19,
     /// Messages that nobody waits for are dropped, offers among them.
     DropsUnawaited = 1 << 20,
+    /// All commands have one transaction id (A-SVSC-04).
+    SameTransaction = 1 << 14,
     /// Page lists with a hole are sent as they are (A-SVSC-07).
     IgnoresHoles = 1 << 21,
-    /// The rings are freed by another length than they were taken (A-SVSC-05).
-    ReleasesUnloaded = 1 << 22,
 }
 
 /// The hazards in force.

@@ -107,8 +107,8 @@ pub(crate) struct Core {
     pub(crate) defects: Defects,
 }
 
-/// How long the host may take for an answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the host may take for an answer. In tests time passes by looking at it.
+pub(crate) const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(4) } else { Duration::from_secs(10) };
 
 /// Lets others work until `done`, for at most `patience`. `false`: it did not come.
 pub(crate) fn poll(cx: &Task, patience: Duration, mut done: impl FnMut() -> bool) -> bool {

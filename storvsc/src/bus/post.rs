@@ -12,12 +12,12 @@ use crate::defect::Defect;
 use crate::wire::message::VMBUS_MESSAGE;
 
 /// How long a host may be behind.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 /// The first message's connection may not exist: how long that is taken for being behind.
-const CONTACT_PATIENCE: Duration = Duration::from_millis(100);
+const CONTACT_PATIENCE: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_millis(100) };
 /// The pauses between attempts.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = if cfg!(test) { Duration::from_micros(200) } else { Duration::from_millis(10) };
 
 impl Core {
     /// Posts a message where messages go.

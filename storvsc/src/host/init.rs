@@ -1,5 +1,7 @@
 //! The initialisation of a controller: versions, properties, sub-channels. Task context.
 
+use core::sync::atomic::Ordering;
+
 use undercroft_hal::Task;
 use zerocopy::FromBytes;
 
@@ -28,6 +30,7 @@ impl Controller {
             let Ok(tag) = state.slots.insert(Slot::Step) else { return Err(ProbeError::Broken) };
             let Some(rings) = &mut state.rings else { return Err(self.why()) };
             let head = (PacketType::IN_BAND, PacketFlags::COMPLETION_WANTED, tag.to_bits());
+            let packet = &packet[..self.version().packet_bytes()];
             write_in_band(&mut rings.up, head, packet).map_err(|_| ProbeError::Broken)?;
             (tag, rings.connection, rings.up.publish())
         };
@@ -59,7 +62,11 @@ impl Controller {
             let operation = Operation::QUERY_PROTOCOL_VERSION;
             let answer = self.step(cx, &with_number(operation, version.0))?;
             match status(&answer) {
-                0 => return Ok(version),
+                0 => {
+                    // Packets have its length from here on.
+                    self.version.store(version.0, Ordering::Relaxed);
+                    return Ok(version);
+                }
                 REVISION_MISMATCH => {}
                 status => log::debug!("storvsc: version {version} is refused with status {status:#x}"),
             }
@@ -69,6 +76,8 @@ impl Controller {
 
     /// Initialises the controller behind its first channel, which was just opened.
     pub(super) fn initialise(&self, cx: &Task) -> Result<Agreed, ProbeError> {
+        // Before a version is agreed on, packets have the newest one's length.
+        self.version.store(Version::WIN10.0, Ordering::Relaxed);
         self.must(cx, Operation::BEGIN_INITIALIZATION, &plain(Operation::BEGIN_INITIALIZATION))?;
         let version = self.version_of(cx)?;
         let answer = self.must(cx, Operation::QUERY_PROPERTIES, &plain(Operation::QUERY_PROPERTIES))?;

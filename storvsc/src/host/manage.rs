@@ -50,7 +50,7 @@ impl Controller {
         let packet = packet::reset(operation, unit);
         let Some(rings) = &mut state.rings else { return Managed::Refused };
         let head = (PacketType::IN_BAND, PacketFlags::COMPLETION_WANTED, tag.to_bits());
-        if packet::write_in_band(&mut rings.up, head, &packet).is_err() {
+        if packet::write_in_band(&mut rings.up, head, &packet[..self.version().packet_bytes()]).is_err() {
             state.slots.free(tag);
             return Managed::Refused;
         }

@@ -179,7 +179,7 @@ impl Controller {
             let mut answer = packet::plain(Operation::COMPLETE_IO);
             answer[4] = 0;
             let head = (PacketType::COMPLETION, PacketFlags::empty(), packet.transaction);
-            if packet::write_in_band(&mut rings.up, head, &answer).is_err() {
+            if packet::write_in_band(&mut rings.up, head, &answer[..self.version().packet_bytes()]).is_err() {
                 Counters::count(&self.counters.unclear);
             }
         }

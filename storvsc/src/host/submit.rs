@@ -108,14 +108,15 @@ impl Controller {
         version: Version,
     ) -> Result<(), NoRoom> {
         let Some(rings) = &mut state.rings else { return Err(NoRoom::Full) };
+        let transaction = if self.defects.has(Defect::SameTransaction) { 1 } else { tag.to_bits() };
         let transfer = range.map_or(0, |range| range.length);
         let unit = self.place.unit(command.address());
         let vstor = packet::command(unit, command.cdb(), command.direction(), transfer, version);
         let vstor = &vstor[..version.packet_bytes()];
         match range {
-            Some(range) => packet::write_direct(&mut rings.up, tag.to_bits(), (range, command.pieces()), vstor),
+            Some(range) => packet::write_direct(&mut rings.up, transaction, (range, command.pieces()), vstor),
             None => {
-                let head = (PacketType::IN_BAND, PacketFlags::COMPLETION_WANTED, tag.to_bits());
+                let head = (PacketType::IN_BAND, PacketFlags::COMPLETION_WANTED, transaction);
                 packet::write_in_band(&mut rings.up, head, vstor)
             }
         }
