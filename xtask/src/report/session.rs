@@ -150,8 +150,8 @@ pub mod tests {
 {"event":"files","name":"vd0","partition":1,"system":"ext4","through":"cache","files":3,"directories":1,"bytes":99,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
 {"event":"files","name":"vd0","partition":1,"system":"ext4","through":"device","files":3,"directories":1,"bytes":99,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
 {"event":"files","name":"vd0","partition":2,"system":"fat","through":"cache","files":3,"directories":1,"bytes":99,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
-{"event":"files","name":"vd0","partition":2,"system":"fat","through":"device","files":11,"directories":2,"bytes":279349,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
-{"event":"stored","name":"vd0","partition":2,"files":8,"bytes":279250}
+{"event":"files","name":"vd0","partition":2,"system":"fat","through":"device","files":11,"directories":2,"bytes":279348,"checked":2,"wrong":0,"list_sha256":"cc","nanoseconds":4}
+{"event":"stored","name":"vd0","partition":2,"files":8,"bytes":279249}
 {"event":"sequential","name":"vd0","block_bytes":131072,"cache_mib_s":900.0,"device_mib_s":1000.0,"device_deep_mib_s":2000.0,"of_device_permille":900,"of_device_deep_permille":450}
 {"event":"speed","name":"vd0","op":"read","pattern":"random","block_bytes":4096,"depth":32,"requests":10,"nanoseconds":20,"iops":500,"mib_s":1.9,"p50_us":3.5,"p99_us":9.0}
 {"event":"written","name":"vd0","start":4096,"bytes":8192,"flushed":true,"verified":true}
