@@ -17,6 +17,7 @@ use undercroft_block::queue::{BlockQueue, QueueStats, Rung};
 use undercroft_block::{BlockDevice, Data, Error, Features};
 use undercroft_hal::dma::DmaBuf;
 use undercroft_hal::executor::{self, JoinHandle};
+use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::{Instant, Task};
 
 use crate::disks::{Disk, Disks};
@@ -44,7 +45,6 @@ struct Plan {
     writes: bool,
     block_size: u64,
     seed: u64,
-    end: Instant,
 }
 
 /// A place: its first byte, and what was last acknowledged there.
@@ -97,9 +97,15 @@ impl fmt::Display for Wrong {
 struct Running {
     tasks: Arc<AtomicUsize>,
     attention: Arc<Attention>,
+    /// When they end, once that is known.
+    end: Arc<IrqSpinLock<Option<Instant>>>,
 }
 
 impl Running {
+    fn is_over(&self) -> bool {
+        self.end.lock().is_some_and(|end| Instant::now() >= end)
+    }
+
     fn ended(&self) {
         self.tasks.fetch_sub(1, Ordering::AcqRel);
         self.attention.wake();
@@ -111,12 +117,21 @@ pub(crate) struct Crew(Vec<JoinHandle<Seen>>);
 
 /// Runs the workload on all disks at once.
 pub(crate) fn run(cx: &Task, disks: &mut Disks, options: &Options, report: &Report) -> u64 {
-    let end = Instant::now() + Duration::from_millis(options.faults_ms);
-    let running = Running { tasks: Arc::new(AtomicUsize::new(0)), attention: Arc::clone(&disks.attention) };
+    let running = Running {
+        tasks: Arc::new(AtomicUsize::new(0)),
+        attention: Arc::clone(&disks.attention),
+        end: Arc::new(IrqSpinLock::new(Rank::BLOCK, None)),
+    };
     let mut hotplug = Hotplug::begin(cx, disks, report);
+    let (first, mut crews) = (disks.list.len() as u64, 0);
     loop {
         for disk in disks.list.iter().filter(|disk| disk.crew.borrow().is_none()) {
-            *disk.crew.borrow_mut() = Some(Crew(start(cx, disk, options, end, &running, report)));
+            *disk.crew.borrow_mut() = Some(Crew(start(cx, disk, options, &running, report)));
+            crews += 1;
+        }
+        if crews >= first + options.arrivals {
+            let end = Instant::now() + Duration::from_millis(options.faults_ms);
+            running.end.lock().get_or_insert(end);
         }
         cx.wait_until(|| disks.attention.is_wanted() || running.tasks.load(Ordering::Acquire) == 0);
         if !disks.attention.is_wanted() {
@@ -132,14 +147,7 @@ pub(crate) fn run(cx: &Task, disks: &mut Disks, options: &Options, report: &Repo
     requests
 }
 
-fn start(
-    cx: &Task,
-    disk: &Disk,
-    options: &Options,
-    end: Instant,
-    running: &Running,
-    report: &Report,
-) -> Vec<JoinHandle<Seen>> {
+fn start(cx: &Task, disk: &Disk, options: &Options, running: &Running, report: &Report) -> Vec<JoinHandle<Seen>> {
     let info = disk.device.info();
     let rule = options.disks.iter().find(|rule| rule.serial == disk.device.identity().serial);
     let region = rule.and_then(|rule| rule.writable);
@@ -152,7 +160,6 @@ fn start(
         writes: region.is_some(),
         block_size: u64::from(info.block_size),
         seed: options.seed,
-        end,
     };
     if !BYTES.is_multiple_of(plan.block_size) || !start.is_multiple_of(BYTES) || start + length > info.bytes() {
         report.problem(&"the region is not of whole blocks of 4 KiB on the disk", Some(&disk.name));
@@ -163,7 +170,7 @@ fn start(
         let (adapter, ending) = (Arc::clone(&adapter), running.clone());
         running.tasks.fetch_add(1, Ordering::AcqRel);
         let task = executor::spawn_on(cx, number as usize, async move {
-            let seen = work(&adapter, plan, number).await;
+            let seen = work(&adapter, plan, number, &ending).await;
             // The disk first: who waits for the task may wait for the disk.
             drop(adapter);
             ending.ended();
@@ -179,14 +186,14 @@ fn buffer(disk: &Adapter) -> Option<DmaBuf> {
 }
 
 /// One task: it has every third place for itself.
-async fn work(disk: &Adapter, plan: Plan, number: u64) -> Seen {
+async fn work(disk: &Adapter, plan: Plan, number: u64, running: &Running) -> Seen {
     let places = (0..plan.places).filter(|place| place % WORKERS == number);
     let places =
         places.map(|place| Place { at: plan.start + place * plan.stride, known: None, beyond: false }).collect();
     let mut seen = Seen { writes: 0, reads: 0, failed: 0, mismatches: 0, wrong: None, longest: Duration::ZERO, places };
     let mut random = Random::new(plan.seed.wrapping_add(number));
     let mut count = 0;
-    while Instant::now() < plan.end && seen.failed < ENOUGH && seen.places.iter().any(|place| !place.beyond) {
+    while !running.is_over() && seen.failed < ENOUGH && seen.places.iter().any(|place| !place.beyond) {
         count += 1;
         // Each place is written and read once in any case, however slow the disk is.
         let all = seen.places.len() as u64;

@@ -58,6 +58,8 @@ pub struct Options {
     pub speed_ms: u64,
     /// Milliseconds of the fault workload.
     pub faults_ms: u64,
+    /// Disks that must have come meanwhile before that time begins.
+    pub arrivals: u64,
     /// Generations of each worker of the power workload.
     pub generations: u64,
     /// When the power workload says that a generation is durable.
@@ -96,6 +98,7 @@ impl Default for Options {
             expected_disks: None,
             speed_ms: 300,
             faults_ms: 3000,
+            arrivals: 0,
             generations: 100,
             acks: Acks::Flushed,
             cached: Vec::new(),
@@ -162,6 +165,7 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
             ms @ 1..=20_000 => options.faults_ms = ms,
             _ => return Err("the fault workload takes 1 to 20000 milliseconds"),
         },
+        "arrivals" => options.arrivals = number(value)?,
         "generations" => match number(value)? {
             count @ 1..=1_000_000_000 => options.generations = count,
             _ => return Err("the power workload has 1 to 1000000000 generations"),
@@ -230,7 +234,7 @@ mod tests {
     #[test]
     fn everything_at_once() {
         let line = "console=json workload=verify seed=18446744073709551615 disk=a,ro disk=b,rw,512,4096 files=b,rw,8192,4096 disks=2 \
-                    speed_ms=5 faults_ms=77 generations=6 acks=early cached=b deadline_ms=400 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
+                    speed_ms=5 faults_ms=77 arrivals=3 generations=6 acks=early cached=b deadline_ms=400 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
         let (options, bad) = parse(line);
         assert_eq!(bad, []);
         let disks = alloc::vec![
@@ -248,6 +252,7 @@ mod tests {
                 expected_disks: Some(2),
                 speed_ms: 5,
                 faults_ms: 77,
+                arrivals: 3,
                 generations: 6,
                 acks: Acks::Early,
                 cached: alloc::vec!["b".into()],

@@ -169,6 +169,8 @@ impl Shard {
     fn no_room(&self, tag: Tag, mut request: Request, epoch: u64) {
         self.take_back(tag, |state| {
             let members = state.unmerge(tag, &mut request);
+            // They did not go together after all.
+            state.stats.merged = state.stats.merged.saturating_sub(members.len() as u64);
             state.return_all(&members);
             if let (Some(job), Some(kept)) = (state.jobs.get(tag), state.kept.get_mut(usize::from(tag.index()))) {
                 job.unshape(kept, &mut request);

@@ -8,6 +8,7 @@ use undercroft_hal::work::{BottomHalfWork, TaskWork, Turn};
 
 use super::model::*;
 use super::{Hazard, with};
+use crate::queue::Config;
 use crate::scsi::Managed;
 use crate::*;
 
@@ -119,4 +120,60 @@ fn a_device_that_is_given_up_is_so_for_all_cpus() {
         assert_eq!(rig.queue.stats().orphans_returned, 2);
     })
     .unwrap();
+}
+
+/// The device is busy, and each CPU sends writes meanwhile: runs of four with a gap between them, those of the second CPU where the first one's
+/// end. What one CPU's shard has is merged there, and never with another's.
+fn merging() -> Result<(), String> {
+    try_on(2, 1, Features::VOLATILE_CACHE, Config { waiting: 32, ..TIMES }, |rig| {
+        {
+            let mut state = rig.model.lock();
+            state.info.limits.max_segments = 64;
+            state.info.limits.max_transfer_bytes = 1 << 20;
+        }
+        rig.script(&[Act::Stall]);
+        rig.send(1000, Op::Read, 200, 1);
+        let writes = |from: u64| [0, 1, 2, 3, 5, 6, 7, 8].map(|at| from + at);
+        for lba in writes(10) {
+            rig.send(lba, Op::Write, lba, 1);
+        }
+        let requests: Vec<_> = writes(19).iter().map(|lba| rig.request(*lba, Op::Write, *lba, 1)).collect();
+        let (queue, requests) = (rig.queue.handle().expect("a handle"), Mutex::new(requests));
+        there(rig, move || {
+            for request in std::mem::take(&mut *requests.lock().unwrap()) {
+                queue.submit(request).unwrap();
+            }
+            queue.commit();
+        });
+        assert_eq!(rig.queue.stats().waiting, 16);
+        rig.model.end_stalled(Ok(()));
+        for _ in 0..10 {
+            settle(rig);
+        }
+        let mut state = rig.model.lock();
+        for lba in writes(10).into_iter().chain(writes(19)) {
+            let at = lba as usize * BLOCK;
+            assert_eq!(state.store[at..at + BLOCK], [lba as u8; BLOCK], "block {lba}: other data than was written");
+        }
+        let mut seen: Vec<_> = state.seen.drain(1..).map(|seen| (seen.lba, seen.blocks)).collect();
+        drop(state);
+        seen.sort_unstable();
+        assert_eq!(seen, [(10, 4), (15, 4), (19, 4), (24, 4)]);
+        for lba in writes(10).into_iter().chain(writes(19)) {
+            assert_eq!(rig.result(lba), Some(Ok(())));
+        }
+        let stats = rig.queue.stats();
+        assert_eq!((stats.merged, stats.accepted, stats.completed, stats.waiting), (12, 17, 17, 0));
+    })
+}
+
+#[test]
+fn each_cpu_s_requests_are_merged_among_themselves() {
+    merging().unwrap();
+}
+
+#[test]
+fn each_cpu_s_requests_are_merged_among_themselves_control() {
+    let error = with(Hazard::MergesGaps, merging).unwrap_err();
+    assert!(error.contains("other data than was written"), "{error}");
 }

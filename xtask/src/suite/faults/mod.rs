@@ -263,7 +263,7 @@ fn seen<'a>(session: &'a Session, name: &str) -> Option<&'a Faults> {
 
 /// The good disk has lost nothing, and if it was to be in time nothing was late.
 fn good(seen: &Faults, in_time: bool) -> Result<()> {
-    ensure!(seen.failed == 0 && seen.writes > 100, "{seen:?}");
+    ensure!(seen.failed == 0 && seen.writes > 30, "{seen:?}");
     ensure!(seen.overdue == 0 || !in_time, "{seen:?}");
     Ok(())
 }
