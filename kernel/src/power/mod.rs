@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use undercroft_block::Error;
+use undercroft_block::queue::QueueStats;
 use undercroft_hal::work::{TaskWork, Turn};
 use undercroft_hal::{Task, cpu, executor};
 use undercroft_pagecache::{Config, Volume};
@@ -17,6 +18,7 @@ use undercroft_pagecache::{Config, Volume};
 use self::plan::{Author, SECTOR, STRIPE, STRIPES, WORKERS};
 use self::worker::{Job, Path, Worker};
 use crate::disks::Disk;
+use crate::json::{Object, Value};
 use crate::options::Options;
 use crate::report::Report;
 
@@ -64,7 +66,24 @@ pub(crate) fn run(cx: &Task, disks: &[Disk], options: &Options, report: &Report)
             tell(worker, report);
         }
     }
+    for disk in disks {
+        tell_queue(disk, report);
+    }
     workers.iter().map(|worker| worker.generation()).sum()
+}
+
+/// What a disk's queue has made of it.
+fn tell_queue(disk: &Disk, report: &Report) {
+    let QueueStats { accepted, completed, merged, .. } = disk.queue.stats();
+    report.voice().say(&Object {
+        event: Some("queue"),
+        fields: &[
+            ("disk", Value::Text(&disk.device.identity().serial)),
+            ("accepted", Value::Number(accepted)),
+            ("completed", Value::Number(completed)),
+            ("merged", Value::Number(merged)),
+        ],
+    });
 }
 
 fn hire(

@@ -19,6 +19,8 @@ use crate::report::Voice;
 
 /// Every so many generations go without a flush: through a queue their writes are durable when they complete.
 const DURABLE: u64 = 4;
+/// Sectors of a piece, where an extent is written by several requests at once, each of which continues the one before.
+const PIECE: u64 = 2;
 /// Cookies: a read, a flush; else a write.
 const READ: u64 = 1;
 const FLUSH: u64 = 2;
@@ -164,8 +166,12 @@ impl Worker {
         if self.job.acks == Acks::Early {
             self.operate(cx, FLUSH, None);
         }
-        for extent in self.job.author.plan(self.job.start, generation) {
-            self.operate(cx, WRITE, Some(extent));
+        let in_pieces = matches!(self.job.path, Path::Queue(_)) && !generation.is_multiple_of(2);
+        for Extent { sector, count } in self.job.author.plan(self.job.start, generation) {
+            let size = if in_pieces { PIECE } else { count };
+            for at in (0..count).step_by(size as usize) {
+                self.operate(cx, WRITE, Some(Extent { sector: sector + at, count: size.min(count - at) }));
+            }
         }
     }
 

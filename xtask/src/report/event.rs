@@ -44,6 +44,13 @@ pub enum Event {
         worker: u64,
         generation: u64,
     },
+    /// What a disk's queue did, by its serial number.
+    Queue {
+        disk: String,
+        accepted: u64,
+        completed: u64,
+        merged: u64,
+    },
     Latency(Latency),
     Cpu(Cpu),
     Heap(Heap),

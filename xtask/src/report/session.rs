@@ -16,6 +16,8 @@ pub struct Session {
     pub first_io: Option<Duration>,
     pub disks: Vec<Seen>,
     pub speed: Vec<Speed>,
+    /// Serial numbers, and how many requests were merged.
+    pub merged: Vec<(String, u64)>,
     pub sequential: Vec<Sequential>,
     pub files: Vec<Files>,
     pub stored: Vec<Stored>,
@@ -109,6 +111,10 @@ impl Session {
             Event::Stored(stored) => self.stored.push(stored),
             Event::Sequential(sequential) => self.sequential.push(sequential),
             Event::Speed(speed) => self.speed.push(speed),
+            Event::Queue { disk, accepted, completed, .. } if accepted != completed => {
+                self.problems.push(format!("disk {disk}: {accepted} requests, of which {completed} completed"));
+            }
+            Event::Queue { disk, merged, .. } => self.merged.push((disk, merged)),
             Event::Bare(bare) => self.bare.push(bare),
             Event::Faults(faults) => self.faults.push(faults),
             Event::Problem { what, disk: Some(disk) } => self.problems.push(format!("disk {disk}: {what}")),

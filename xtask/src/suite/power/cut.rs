@@ -31,9 +31,9 @@ const fn place(bus: &'static str, serial: &'static str, device: &'static str, ca
     Place { bus, serial, device, cached }
 }
 
-/// Two disks of each controller.
+/// Two disks of each controller. The first has little room, so that requests wait, and are merged.
 pub const PLACES: [Place; 8] = [
-    place("virtio-blk", "blkq", "virtio-blk-pci", false),
+    place("virtio-blk", "blkq", "virtio-blk-pci,queue-size=16", false),
     place("virtio-blk", "blkc", "virtio-blk-pci", true),
     place("virtio-scsi", "scsiq", "scsi-hd,bus=scsi.0,lun=0", false),
     place("virtio-scsi", "scsic", "scsi-hd,bus=scsi.0,lun=5", true),
@@ -64,11 +64,11 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs it on disks that hold this: what happened at each.
+    /// Runs it on disks that hold this: what happened at each, and what the image said.
     ///
     /// # Errors
     /// It did not end as it was to.
-    pub fn run(&self, disks: &[Vec<u8>]) -> Result<Vec<Story>> {
+    pub fn run(&self, disks: &[Vec<u8>]) -> Result<(Vec<Story>, Session)> {
         let (fuse, mut servers, mut extra) = (Arc::new(Fuse::default()), Vec::new(), Vec::new());
         for device in ["virtio-scsi-pci,id=scsi", "pvscsi,id=pvscsi", "piix3-ide,id=pata"] {
             extra.extend(["-device".to_owned(), device.to_owned()]);
@@ -98,11 +98,11 @@ impl Run<'_> {
                 line += &format!(" cached={serial}");
             }
         }
-        self.boot(&line, &extra, &fuse, &servers)?;
-        Ok(servers.into_iter().map(Server::end).collect())
+        let session = self.boot(&line, &extra, &fuse, &servers)?;
+        Ok((servers.into_iter().map(Server::end).collect(), session))
     }
 
-    fn boot(&self, line: &str, extra: &[String], fuse: &Fuse, servers: &[Server]) -> Result<()> {
+    fn boot(&self, line: &str, extra: &[String], fuse: &Fuse, servers: &[Server]) -> Result<Session> {
         let vm = Vm {
             machine: Machine::Q35,
             cpus: 2,
@@ -142,6 +142,6 @@ impl Run<'_> {
             let screen = session.screen.iter().cloned().collect::<Vec<_>>().join("\n");
             bail!("{:?}: {}\n{}\n{screen}", outcome.exit, session.problems.join("; "), outcome.stderr);
         }
-        Ok(())
+        Ok(session)
     }
 }

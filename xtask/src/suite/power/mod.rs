@@ -23,6 +23,7 @@ use self::plan::{Label, Random, SECTOR, WORKERS, disk_number};
 use super::tally::Tally;
 use crate::host::{install, interrupt, workspace};
 use crate::image::build::{self, Image};
+use crate::report::session::Session as Said;
 
 /// Moments of a run that are looked at, besides its end.
 const MOMENTS: u64 = 9;
@@ -48,7 +49,10 @@ pub fn group(tally: &mut Tally) -> Result<()> {
     let image = build::build(None, directory.path())?;
     let (cuts, seed) = (tally.cuts, tally.seed);
     let mut session = Session { image: &image, directory: directory.path(), random: Random(seed), disks: blank() };
-    tally.check("the workload comes to its end, and all that it wrote is there", session.whole(tally.seed));
+    tally.check(
+        "the workload comes to its end, with merged requests, and all that it wrote is there",
+        session.whole(tally.seed),
+    );
     let seen = session.cuts(cuts, seed)?;
     for (place, seen) in PLACES.iter().zip(&seen) {
         let name = name(place);
@@ -66,7 +70,7 @@ pub fn group(tally: &mut Tally) -> Result<()> {
         [("unflushed", "without a flush"), ("early", "by a flush that began before its writes were done")]
     {
         let seen = session.run(acks, seed.wrapping_add(1 << 32), Some(EVENTS / 4));
-        let seen = seen.with_context(|| format!("the control {acks}"))?;
+        let (seen, _) = seen.with_context(|| format!("the control {acks}"))?;
         for (place, seen) in PLACES.iter().zip(&seen) {
             let title = format!("{}: control: what is acknowledged {what} is found to be lost", name(place));
             tally.check(&title, caught(seen, "lost"));
@@ -110,24 +114,27 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn run(&mut self, acks: &str, seed: u64, cut: Option<u64>) -> Result<Vec<Seen>> {
+    fn run(&mut self, acks: &str, seed: u64, cut: Option<u64>) -> Result<(Vec<Seen>, Said)> {
         let generations = if cut.is_some() { 1_000_000 } else { WHOLE };
         let run = Run { image: self.image, directory: self.directory, seed, acks, generations, cut };
-        let stories = run.run(&self.disks)?;
+        let (stories, said) = run.run(&self.disks)?;
         let mut all = Vec::new();
         for ((place, story), disk) in PLACES.iter().zip(&stories).zip(&mut self.disks) {
             let mut seen = Seen::default();
             look(place, story, seed, disk, &mut self.random, &mut seen);
             all.push(seen);
         }
-        Ok(all)
+        Ok((all, said))
     }
 
     /// Without a cut.
     fn whole(&mut self, seed: u64) -> Result<()> {
-        let seen = self.run("flushed", seed.wrapping_add(1 << 33), None)?;
+        let (seen, said) = self.run("flushed", seed.wrapping_add(1 << 33), None)?;
         for (place, seen) in PLACES.iter().zip(seen) {
             ensure!(seen.wrong.is_empty(), "{}: {}", name(place), seen.wrong[0]);
+            let merged =
+                said.merged.iter().find(|(serial, _)| serial == place.serial).context("no word of its queue")?.1;
+            ensure!(merged > 0 || place.serial != PLACES[0].serial, "{}: nothing was merged", name(place));
             ensure!(seen.acked == WHOLE * WORKERS, "{}: {} generations were acknowledged", name(place), seen.acked);
         }
         Ok(())
@@ -139,7 +146,8 @@ impl Session<'_> {
             interrupt::check()?;
             let events = self.random.below(EVENTS);
             let one = self.run("flushed", seed.wrapping_add(number), Some(events));
-            let one = one.with_context(|| format!("cut {number}, {events} events after the first acknowledgements"))?;
+            let (one, _) =
+                one.with_context(|| format!("cut {number}, {events} events after the first acknowledgements"))?;
             for (all, one) in all.iter_mut().zip(one) {
                 all.moments += one.moments;
                 all.losing += one.losing;
