@@ -2,7 +2,7 @@
 //!
 //! `unit undercroft-hal mpsc::tests::a_bhq_01_x` is in the crate's library, `unit undercroft-hosts/breaches x24_x` in a file of its
 //! `tests/`, `compile-fail undercroft-hal send_a_token` a file of its `tests/compile-fail/` that must not compile. In the groups that are
-//! no harness runs (`boot`, `platform`, `lint`) the package is `undercroft-xtask` and the name is the check's title.
+//! no harness runs (`boot`, `platform`, `faults`, `power`, `lint`) the package is `undercroft-xtask` and the name is the check's title.
 
 use std::fmt;
 use std::str::FromStr;
