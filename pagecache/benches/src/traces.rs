@@ -91,7 +91,7 @@ fn web() -> Vec<u64> {
         }
         files.rank(&mut random) * 7919 % 40_000 + at / 400
     };
-    (0..READS).map(|at| next(at)).collect()
+    (0..READS).map(next).collect()
 }
 
 /// Pages that are wanted once more some fifty pages later, and then, most of them, never again.
