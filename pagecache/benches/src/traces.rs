@@ -84,7 +84,7 @@ fn database() -> Vec<u64> {
 /// A third is never wanted again; the rest by popularity, which drifts.
 fn web() -> Vec<u64> {
     let (files, mut random, mut fresh) = (Ranks::new(40_000, 0.8), Random(6), 0);
-    let mut next = |at| {
+    let next = |at| {
         if random.below(100) < 35 {
             fresh += 1;
             return 3 * FAR + fresh;
