@@ -45,7 +45,7 @@ pub struct RunOptions {
     /// The controllers of the disks that are prepared, separated by commas; all that the machine has without
     #[arg(long = "bus", value_enum, value_delimiter = ',', value_name = "BUS", conflicts_with = "disks")]
     pub buses: Vec<Bus>,
-    /// What it runs on: QEMU itself, or a domain of the real Xen, which QEMU runs in turn
+    /// What it runs on: QEMU itself, a domain of the real Xen, which QEMU runs in turn, or a Hyper-V machine on /dev/kvm
     #[arg(long, value_enum, default_value_t = On::Qemu)]
     pub on: On,
     /// The machine QEMU plays
@@ -73,6 +73,12 @@ pub struct RunOptions {
     /// Leave the prepared disks for inspection
     #[arg(long)]
     pub keep: bool,
+    /// Which program plays Hyper-V, with --on hyperv
+    #[arg(long, value_enum, default_value_t = Vmm::BuiltIn)]
+    pub vmm: Vmm,
+    /// A further argument for the program that plays Hyper-V, as it is. Repeatable
+    #[arg(long = "vmm-arg", value_name = "ARG", allow_hyphen_values = true)]
+    pub vmm_args: Vec<String>,
     /// A further argument for QEMU, as it is. Repeatable
     #[arg(long = "qemu-arg", value_name = "ARG", allow_hyphen_values = true)]
     pub qemu_args: Vec<String>,
@@ -85,8 +91,8 @@ pub struct RunOptions {
     /// Boot this ELF file instead of building the image
     #[arg(long, value_name = "ELF")]
     pub kernel: Option<PathBuf>,
-    /// Size in MiB of each prepared disk
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(16..=65536))]
+    /// Size in MiB of each prepared disk; 4 with --on hyperv, where /dev/kvm may be a slow one
+    #[arg(long, value_name = "MIB", default_value_t = 64, default_value_if("on", "hyperv", "4"), value_parser = clap::value_parser!(u64).range(4..=65536))]
     pub disk_size: u64,
     /// Milliseconds the image spends on each row of the speed table
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
@@ -103,6 +109,17 @@ pub enum On {
     Qemu,
     /// A PVH domain of Debian's Xen under QEMU; everything that is needed is fetched, nothing is installed but QEMU
     Xen,
+    /// A machine on /dev/kvm that has its disks on VMBus, and no others
+    Hyperv,
+}
+
+/// Programs that play Hyper-V.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Vmm {
+    /// The one that comes with this project
+    BuiltIn,
+    /// OpenVMM, if it is installed
+    Openvmm,
 }
 
 impl On {
@@ -110,6 +127,7 @@ impl On {
         match self {
             On::Qemu => "QEMU",
             On::Xen => "Xen",
+            On::Hyperv => "Hyper-V",
         }
     }
 }
@@ -136,7 +154,7 @@ impl Machine {
 
     /// Whether a controller can be on it.
     pub fn has(self, bus: Bus) -> bool {
-        bus != Bus::Xen && (self != Machine::Microvm || !bus.needs_pci())
+        !matches!(bus, Bus::Xen | Bus::Storvsc) && (self != Machine::Microvm || !bus.needs_pci())
     }
 }
 

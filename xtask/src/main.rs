@@ -11,6 +11,7 @@ mod cli;
 mod disk;
 mod fuzz;
 mod host;
+mod hyperv;
 mod image;
 mod linux;
 mod qemu;

@@ -32,6 +32,8 @@ pub enum Bus {
     Ide,
     /// A virtual block device of Xen; with --on xen only, where there is no other
     Xen,
+    /// A SCSI controller on VMBus; with --on hyperv only, where there is no other
+    Storvsc,
 }
 
 impl Bus {
@@ -42,6 +44,7 @@ impl Bus {
             Bus::Pvscsi => "pvscsi",
             Bus::Ide => "ide",
             Bus::Xen => "xen",
+            Bus::Storvsc => "storvsc",
         }
     }
 
@@ -57,7 +60,7 @@ impl Bus {
     /// Whether it is a PCI device only.
     pub fn needs_pci(self) -> bool {
         match self {
-            Bus::VirtioBlk | Bus::VirtioScsi | Bus::Xen => false,
+            Bus::VirtioBlk | Bus::VirtioScsi | Bus::Xen | Bus::Storvsc => false,
             Bus::Pvscsi | Bus::Ide => true,
         }
     }

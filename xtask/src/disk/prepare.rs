@@ -30,7 +30,7 @@ pub struct Recipe {
 
 /// One disk on virtio-blk, two LUNs on virtio-scsi and two targets on pvscsi, one of each two with blocks of 4096 bytes; one disk on
 /// each channel of an IDE controller. Disks of Xen have no serial number: they are known by their names.
-pub const RECIPES: [Recipe; 9] = [
+pub const RECIPES: [Recipe; 11] = [
     Recipe { label: "virtio-blk", serial: "uc-blk", bus: Bus::VirtioBlk, block_size: 512 },
     Recipe { label: "virtio-scsi LUN 0", serial: "uc-scsi-lun0", bus: Bus::VirtioScsi, block_size: 512 },
     Recipe { label: "virtio-scsi LUN 5", serial: "uc-scsi-lun5", bus: Bus::VirtioScsi, block_size: 4096 },
@@ -40,6 +40,8 @@ pub const RECIPES: [Recipe; 9] = [
     Recipe { label: "ide secondary device 0", serial: "uc-ide-secondary", bus: Bus::Ide, block_size: 512 },
     Recipe { label: "xvda", serial: "xvda", bus: Bus::Xen, block_size: 512 },
     Recipe { label: "xvdb", serial: "xvdb", bus: Bus::Xen, block_size: 4096 },
+    Recipe { label: "VMBus LUN 0", serial: "uc-vmbus-lun0", bus: Bus::Storvsc, block_size: 512 },
+    Recipe { label: "VMBus LUN 5", serial: "uc-vmbus-lun5", bus: Bus::Storvsc, block_size: 4096 },
 ];
 
 /// The disks to prepare for a machine: those on `buses`, or on all that it has.
@@ -47,6 +49,7 @@ pub fn recipes(on: On, machine: Machine, buses: &[Bus]) -> Result<Vec<&'static R
     let (has, name): (&dyn Fn(Bus) -> bool, _) = match on {
         On::Qemu => (&|bus| machine.has(bus), machine.name()),
         On::Xen => (&|bus| bus == Bus::Xen, on.name()),
+        On::Hyperv => (&|bus| bus == Bus::Storvsc, on.name()),
     };
     if let Some(bus) = buses.iter().find(|bus| !has(**bus)) {
         bail!("--bus {0}: {name} has no {0}", bus.name());
@@ -93,13 +96,15 @@ pub fn prepare(directory: &Path, recipe: &Recipe, mib: u64, seed: u64) -> Result
     })
 }
 
-/// ext4, FAT and scratch within `mib` (16 or more) MiB, a MiB of which is left free at either end.
+/// ext4, FAT and scratch within `mib` (4 or more) MiB, of which a part is left free at either end.
 fn layout(mib: u64) -> [Region; 3] {
-    let (ext4, fat) = (mib * 3 / 8, mib / 4);
-    let scratch = mib - 2 - ext4 - fat;
-    let mut start = MIB;
+    // A small disk is laid out in quarters of a MiB, as if it were four times as large.
+    let (unit, units) = if mib < 16 { (MIB / 4, mib * 4) } else { (MIB, mib) };
+    let (ext4, fat) = (units * 3 / 8, units / 4);
+    let scratch = units - 2 - ext4 - fat;
+    let mut start = unit;
     [ext4, fat, scratch].map(|length| {
-        let region = Region { start, length: length * MIB };
+        let region = Region { start, length: length * unit };
         start = region.end();
         region
     })
@@ -157,12 +162,13 @@ mod tests {
 
     #[test]
     fn the_parts_follow_each_other_and_leave_room_for_both_tables() {
-        for mib in [16, 17, 64, 1000] {
+        for mib in [4, 5, 15, 16, 17, 64, 1000] {
             let parts = layout(mib);
-            assert_eq!(parts[0].start, MIB);
+            let unit = if mib < 16 { MIB / 4 } else { MIB };
+            assert_eq!(parts[0].start, unit);
             assert_eq!(parts[1].start, parts[0].end());
             assert_eq!(parts[2].start, parts[1].end());
-            assert_eq!(parts[2].end(), (mib - 1) * MIB);
+            assert_eq!(parts[2].end(), mib * MIB - unit);
         }
     }
 
@@ -172,7 +178,8 @@ mod tests {
             recipes(On::Qemu, machine, buses)
                 .map(|recipes| recipes.iter().map(|recipe| recipe.serial).collect::<Vec<_>>())
         };
-        assert_eq!(serials(Machine::Q35, &[]).unwrap().len(), RECIPES.len() - 2);
+        let elsewhere = RECIPES.iter().filter(|recipe| matches!(recipe.bus, Bus::Xen | Bus::Storvsc)).count();
+        assert_eq!(serials(Machine::Q35, &[]).unwrap().len(), RECIPES.len() - elsewhere);
         assert_eq!(serials(Machine::Microvm, &[]).unwrap(), ["uc-blk", "uc-scsi-lun0", "uc-scsi-lun5"]);
         assert_eq!(serials(Machine::Pc, &[Bus::Pvscsi]).unwrap(), ["uc-pvscsi-target0", "uc-pvscsi-target5"]);
         let error = serials(Machine::Microvm, &[Bus::Pvscsi]).unwrap_err().to_string();

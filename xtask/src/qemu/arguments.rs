@@ -95,6 +95,7 @@ impl Vm<'_> {
                     format!("scsi-hd,bus=pvscsi.0,channel=0,scsi-id={target},lun=0,{common}")
                 }
                 Bus::Xen => bail!("disk {}: no machine of QEMU's has disks of Xen", disk.label),
+                Bus::Storvsc => bail!("disk {}: no machine of QEMU's has disks on VMBus", disk.label),
                 Bus::Ide => {
                     ensure!(disk.block_size == 512, "disk {}: IDE disks of QEMU have blocks of 512 bytes", disk.label);
                     let (channel, unit) = places.next().context("an IDE controller has 4 places for disks")?;

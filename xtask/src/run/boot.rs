@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::cli::{Machine, On};
+use crate::cli::{Machine, On, Vmm};
 use crate::disk::Disk;
 use crate::host::program;
 use crate::image::build::Image;
@@ -20,7 +20,7 @@ use crate::report::session::Session;
 use crate::report::verdict::{Expected, SUCCESS};
 use crate::report::voice::Voice;
 use crate::report::{json, text};
-use crate::xen;
+use crate::{hyperv, xen};
 
 /// What to boot and how.
 pub struct Boot<'a> {
@@ -39,6 +39,8 @@ pub struct Boot<'a> {
     /// What is known of them, for what is said on the way.
     pub expected: &'a [Expected<'a>],
     pub extra: &'a [String],
+    /// What plays Hyper-V.
+    pub vmm: Vmm,
     pub limits: Limits,
 }
 
@@ -54,10 +56,11 @@ pub fn boot(boot: &Boot, voice: Voice) -> Result<(Session, Exit)> {
     listener.progress.clear();
     let session = listener.session;
     if listener.lines == 0 && matches!(outcome.exit, Exit::Status(1..=32)) {
-        bail!(refusal::explain(&outcome.stderr));
+        bail!(if boot.on == On::Hyperv { outcome.stderr } else { refusal::explain(&outcome.stderr) });
     }
     if !outcome.stderr.is_empty() {
-        voice.say(&format!("QEMU said: {}", outcome.stderr));
+        let who = if boot.on == On::Hyperv { "the machine" } else { "QEMU" };
+        voice.say(&format!("{who} said: {}", outcome.stderr));
     }
     if boot.on == On::Xen && outcome.exit != Exit::Status(SUCCESS) {
         xen::say_what_happened(boot.directory, voice);
@@ -66,10 +69,12 @@ pub fn boot(boot: &Boot, voice: Voice) -> Result<(Session, Exit)> {
     Ok((session, outcome.exit))
 }
 
-/// QEMU, and all that it is told.
+/// QEMU (or what plays the machine), and all that it is told.
 pub fn command(boot: &Boot) -> Result<Command> {
-    if boot.on == On::Xen {
-        return xen::command(boot);
+    match boot.on {
+        On::Qemu => {}
+        On::Xen => return xen::command(boot),
+        On::Hyperv => return hyperv::command(boot),
     }
     let vm = Vm {
         machine: boot.machine,
@@ -129,7 +134,7 @@ impl Listener<'_> {
             Event::FirstIo { .. } if first => {
                 let milliseconds = at.as_secs_f64() * 1e3;
                 self.voice.event(&json::boot(self.boot.image.bytes, milliseconds));
-                self.say(&format!("first I/O {milliseconds:.0} ms after QEMU was started"));
+                self.say(&format!("first I/O {milliseconds:.0} ms after the machine was started"));
             }
             Event::Read { name, .. } => {
                 let seen = self.session.disks.iter().find(|seen| seen.found.name == *name);

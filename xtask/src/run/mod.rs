@@ -1,4 +1,4 @@
-//! `cargo xtask run`: boot the image under QEMU, verify and measure every disk.
+//! `cargo xtask run`: boot the image under QEMU (or on what `--on` names), verify and measure every disk.
 
 pub mod boot;
 mod check;
@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cli::{On, RunOptions};
 use crate::disk::{Backend, Disk, digest, inspect, prepare};
 use crate::host::{install, interrupt, program, workspace};
+use crate::hyperv;
 use crate::image::build::{self, Image};
 use crate::qemu::process::Limits;
 use crate::qemu::version;
@@ -36,7 +37,7 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     // The user's disks come first: nothing is installed or built for a name mistyped.
     let own_disks = inspect::inspect(&options.disks)?;
     let own_disks = if options.on == On::Xen { xen::as_vbds(own_disks)? } else { own_disks };
-    let qemu = qemu(options, voice)?;
+    let qemu = machine(options, voice)?;
     let directory = workspace::scratch()?;
     let image = image(options, directory.path(), voice)?;
     interrupt::check()?;
@@ -51,6 +52,7 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     voice.say(&match options.on {
         On::Qemu => format!("booting {} under QEMU", options.machine.name()),
         On::Xen => "booting Xen under QEMU, and on it a domain".to_owned(),
+        On::Hyperv => "booting a Hyper-V machine on /dev/kvm".to_owned(),
     });
     let boot = Boot {
         qemu: &qemu,
@@ -64,7 +66,8 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
         command_line: &line::command_line(options, &disks),
         disks: &disks,
         expected: &expected,
-        extra: &options.qemu_args,
+        extra: if options.on == On::Hyperv { &options.vmm_args } else { &options.qemu_args },
+        vmm: options.vmm,
         limits: Limits { whole: Duration::from_secs(options.timeout), silence: Duration::from_secs(options.silence) },
     };
     if options.monitor {
@@ -89,6 +92,16 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     report(voice, &session, &expected, &host, &failures);
     keep(options, directory, &failures, voice)?;
     Ok(failures.is_empty())
+}
+
+/// The program that plays the machine.
+fn machine(options: &RunOptions, voice: Voice) -> Result<PathBuf> {
+    if options.on != On::Hyperv {
+        return qemu(options, voice);
+    }
+    let disk_tools = if options.disks.is_empty() { install::FILE_SYSTEMS.as_slice() } else { &[] };
+    install::tools(disk_tools)?;
+    hyperv::program(options.vmm, voice)
 }
 
 fn qemu(options: &RunOptions, voice: Voice) -> Result<PathBuf> {
