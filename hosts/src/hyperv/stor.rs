@@ -55,8 +55,12 @@ impl Hyperv {
         let version = self.controllers[index].version;
         let payload = packet.payload.len();
         let right = match version {
-            0 => payload == SHORT || payload == LONG,
             FIRST_LONG.. => payload == LONG,
+            // Before a version is agreed on nobody knows which it is; and what initialises is whole in any version (Microsoft's own guest).
+            0 => payload == SHORT || payload == LONG,
+            _ if (stor::BEGIN_INIT..=stor::QUERY_PROPERTIES).contains(&u32_at(&packet.payload, 0)) => {
+                payload == SHORT || payload == LONG
+            }
             _ => payload == SHORT,
         };
         if !right {
