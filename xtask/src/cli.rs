@@ -68,7 +68,7 @@ pub struct RunOptions {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Seconds after which the run is stopped and fails
-    #[arg(long, value_name = "S", default_value_t = 300, default_value_if("monitor", "true", "1000000"), value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "S", default_value_t = 300, default_value_ifs([("monitor", "true", "1000000"), ("on", "hyperv", "1200")]), value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub timeout: u64,
     /// Leave the prepared disks for inspection
     #[arg(long)]
@@ -91,14 +91,14 @@ pub struct RunOptions {
     /// Boot this ELF file instead of building the image
     #[arg(long, value_name = "ELF")]
     pub kernel: Option<PathBuf>,
-    /// Size in MiB of each prepared disk; 4 with --on hyperv, where /dev/kvm may be a slow one
-    #[arg(long, value_name = "MIB", default_value_t = 64, default_value_if("on", "hyperv", "4"), value_parser = clap::value_parser!(u64).range(4..=65536))]
+    /// Size in MiB of each prepared disk; 1 with --on hyperv, where /dev/kvm may be a slow one
+    #[arg(long, value_name = "MIB", default_value_t = 64, default_value_if("on", "hyperv", "1"), value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub disk_size: u64,
     /// Milliseconds the image spends on each row of the speed table
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub speed_ms: Option<u32>,
     /// Seconds without a word from the image after which it is taken for hung
-    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "S", default_value_t = 30, default_value_if("on", "hyperv", "200"), value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub silence: u64,
 }
 

@@ -12,8 +12,8 @@ use super::{Bus, Machine, Schedule};
 const SPIN_LIMIT: u32 = 10_000_000;
 /// Deliveries in a row of one level-triggered line after which no handler is taken to clear it.
 const STORM_LIMIT: u32 = 10_000;
-/// Virtual nanoseconds that one spin takes.
-const SPIN_NANOS: u64 = 100;
+/// Virtual nanoseconds that one spin takes, unless a test says otherwise.
+pub(super) const SPIN_NANOS: u64 = 100;
 /// Virtual nanoseconds that a halt takes while the guest unwinds.
 const HALT_NANOS: u64 = 1_000_000;
 
@@ -127,7 +127,7 @@ impl Machine {
 
     /// The guest spins.
     pub(super) fn spin(&self) {
-        self.advance(SPIN_NANOS);
+        self.advance(self.spin_nanos.get());
         if std::thread::panicking() {
             self.unwinding();
             return;

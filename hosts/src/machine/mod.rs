@@ -87,6 +87,7 @@ pub struct Machine {
     next_port: Cell<u16>,
     /// Spins in a row in which no device got anything done.
     spins: Cell<u32>,
+    spin_nanos: Cell<u64>,
     storm: Cell<u32>,
     dma_until_failure: Cell<Option<u64>>,
     /// The highest address that devices reach.
@@ -167,6 +168,7 @@ impl Machine {
             next_bar: Cell::new(BAR_BASE),
             next_port: Cell::new(PORT_BASE),
             spins: Cell::new(0),
+            spin_nanos: Cell::new(cpu::SPIN_NANOS),
             storm: Cell::new(0),
             dma_until_failure: Cell::new(None),
             reach: Cell::new(u64::MAX),
@@ -260,6 +262,11 @@ impl Machine {
     /// Lets time pass: `nanos` nanoseconds. Devices work and interrupts arrive at the guest's next call.
     pub fn advance(&self, nanos: u64) {
         self.now.set(self.now.get().saturating_add(nanos));
+    }
+
+    /// Lets a spin of the guest take this much time: more, where a test is about waiting in vain.
+    pub fn spins_take(&self, nanos: u64) {
+        self.spin_nanos.set(nanos);
     }
 
     /// From now on devices reach addresses up to `last` only, as behind an IOMMU, or on a machine that shows them one area: any other is

@@ -63,7 +63,9 @@ fn run(rig: &Rig, task: &Task, disk: &ScsiDisk, requests: u64, seed: u64) {
 
 #[test]
 fn ten_thousand_requests_over_one_two_and_four_channels() {
-    for (channels, schedule) in [(1, Schedule::Eager), (1, Schedule::RANDOM), (2, Schedule::RANDOM), (4, Schedule::RANDOM)] {
+    for (channels, schedule) in
+        [(1, Schedule::Eager), (1, Schedule::RANDOM), (2, Schedule::RANDOM), (4, Schedule::RANDOM)]
+    {
         let rig = rig(channels, schedule, 11 + channels as u64);
         rig.driver(|task, _, driver| {
             settle(task);
@@ -103,7 +105,11 @@ fn one_signal_and_one_interrupt_for_a_batch() {
             disks[0].commit();
             sink.wait(task, DEPTH as usize);
             let now = rig.counts();
-            assert!(now.signals - before.signals <= batch, "{} signals in {batch} batches", now.signals - before.signals);
+            assert!(
+                now.signals - before.signals <= batch,
+                "{} signals in {batch} batches",
+                now.signals - before.signals
+            );
             assert!(now.interrupts - before.interrupts <= batch, "{} interrupts", now.interrupts - before.interrupts);
             assert_eq!(now.needless_signals, before.needless_signals);
         }

@@ -96,10 +96,15 @@ pub fn prepare(directory: &Path, recipe: &Recipe, mib: u64, seed: u64) -> Result
     })
 }
 
-/// ext4, FAT and scratch within `mib` (4 or more) MiB, of which a part is left free at either end.
+/// ext4, FAT and scratch within `mib` (1 or more) MiB, of which a part is left free at either end.
 fn layout(mib: u64) -> [Region; 3] {
-    // A small disk is laid out in quarters of a MiB, as if it were four times as large.
-    let (unit, units) = if mib < 16 { (MIB / 4, mib * 4) } else { (MIB, mib) };
+    // A small disk is laid out in parts of a MiB, as if it were a larger one.
+    let parts = match mib {
+        0..4 => 16,
+        4..16 => 4,
+        _ => 1,
+    };
+    let (unit, units) = (MIB / parts, mib * parts);
     let (ext4, fat) = (units * 3 / 8, units / 4);
     let scratch = units - 2 - ext4 - fat;
     let mut start = unit;
@@ -162,10 +167,10 @@ mod tests {
 
     #[test]
     fn the_parts_follow_each_other_and_leave_room_for_both_tables() {
-        for mib in [4, 5, 15, 16, 17, 64, 1000] {
+        for mib in [1, 3, 4, 5, 15, 16, 17, 64, 1000] {
             let parts = layout(mib);
-            let unit = if mib < 16 { MIB / 4 } else { MIB };
-            assert_eq!(parts[0].start, unit);
+            let unit = parts[0].start;
+            assert!(unit == MIB || mib < 16);
             assert_eq!(parts[1].start, parts[0].end());
             assert_eq!(parts[2].start, parts[1].end());
             assert_eq!(parts[2].end(), mib * MIB - unit);

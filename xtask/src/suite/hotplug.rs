@@ -230,18 +230,18 @@ impl Visit<'_> {
 }
 
 /// What the image says of a load.
-struct Counts {
+pub(super) struct Counts {
     sent: u64,
     done: u64,
     in_flight: u64,
-    reads: u64,
-    wrong: u64,
-    failed: u64,
-    line: String,
+    pub(super) reads: u64,
+    pub(super) wrong: u64,
+    pub(super) failed: u64,
+    pub(super) line: String,
 }
 
 impl Counts {
-    fn of(answer: &str, name: &str) -> Result<Self> {
+    pub(super) fn of(answer: &str, name: &str) -> Result<Self> {
         let start = format!("{name} load: ");
         let line = answer.lines().find_map(|line| line.trim().strip_prefix(&start));
         let line = line.with_context(|| format!("no load of {name}:\n{answer}"))?;

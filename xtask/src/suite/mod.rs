@@ -10,6 +10,7 @@ pub mod faults;
 pub mod files;
 pub mod guest;
 pub mod hotplug;
+pub mod hyperv;
 pub mod lint;
 pub mod monitor;
 pub mod outcomes;
@@ -35,7 +36,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, examples in documentation",
@@ -66,6 +67,11 @@ const GROUPS: [Group; 12] = [
         name: "boot",
         what: "the image under QEMU on q35, pc and microvm, and what happens with bad input",
         run: boot::group,
+    },
+    Group {
+        name: "hyperv",
+        what: "the image on the Hyper-V machine: disks that are on VMBus only, and one that comes and goes",
+        run: hyperv::group,
     },
     Group {
         name: "faults",

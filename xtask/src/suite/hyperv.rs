@@ -1,0 +1,154 @@
+//! The image on the Hyper-V machine: two disks, which it can find by VMBus only, are verified; a third comes and goes while it runs.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::conversation::Conversation;
+use super::guest::{self, Run, text};
+use super::hotplug::Counts;
+use super::tally::Tally;
+use crate::cli::Vmm;
+use crate::disk::pattern;
+use crate::host::{install, workspace};
+use crate::hyperv;
+use crate::image::build;
+use crate::report::voice::Voice;
+
+const MIB: u64 = 1 << 20;
+/// From the machine's start to the first sector that was read.
+const FIRST_IO: f64 = 500.0;
+/// Of the disk that comes and goes.
+const SEED: u64 = 9;
+/// How long a load goes on before it is looked at.
+const WHILE: Duration = Duration::from_secs(2);
+/// How long the machine may take to answer at its socket.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn group(tally: &mut Tally) -> Result<()> {
+    install::tools(&install::FILE_SYSTEMS)?;
+    hyperv::program(Vmm::BuiltIn, Voice { json: false })?;
+    let directory = workspace::scratch()?;
+    let image = build::build(None, directory.path())?;
+    let kernel = text(&image.whole);
+    for cpus in ["1", "2", "4"] {
+        verified(&kernel, cpus, &[], tally)?;
+    }
+    // As an old host has it: VMBus 3.0, one channel.
+    verified(&kernel, "2", &["--vmm-arg=--vmbus=3.0", "--vmm-arg=--sub-channels=0"], tally)?;
+    hotplug(&kernel, directory.path(), tally)
+}
+
+fn verified(kernel: &str, cpus: &str, more: &[&str], tally: &mut Tally) -> Result<()> {
+    let arguments = [
+        "--on",
+        "hyperv",
+        "--kernel",
+        kernel,
+        "--cpus",
+        cpus,
+        "--workload",
+        "verify",
+        "--seed",
+        "7",
+        "--timeout",
+        "900",
+    ];
+    let run = guest::run(&arguments.iter().chain(more).map(|word| (*word).to_owned()).collect::<Vec<_>>())?;
+    let name = format!("hyperv: {cpus} processors{}", if more.is_empty() { "" } else { ", an old host" });
+    let whole = if run.success { Ok(()) } else { Err(anyhow::Error::msg(run.text.clone())) };
+    tally.check(&format!("{name}: the run succeeds"), whole);
+    tally.check(&format!("{name}: both disks are found by VMBus, and no other"), found(&run));
+    tally.check(&format!("{name}: the image keeps to the interface"), polite(&run));
+    for disk in run.events("disk") {
+        let title = format!("{name}: {}", disk["name"].as_str().unwrap_or("?"));
+        let read = disk["sha256"].is_string() && disk["sha256"] == disk["sha256_expected"];
+        tally.check(&format!("{title}: read whole, with the host's SHA-256"), holds(read, disk));
+        let written = disk["write_bytes"].as_u64() > Some(0) && disk["write_verified"] == true;
+        tally.check(&format!("{title}: written, found in the guest and by the host"), holds(written, disk));
+    }
+    let boot = run.events("boot").next().cloned().unwrap_or_default();
+    let early = boot["milliseconds"].as_f64().is_some_and(|milliseconds| milliseconds <= FIRST_IO);
+    tally.check(&format!("{name}: the first sector is read within half a second"), holds(early, &boot));
+    Ok(())
+}
+
+fn holds(what: bool, seen: &Value) -> Result<()> {
+    ensure!(what, "{seen}");
+    Ok(())
+}
+
+fn found(run: &Run) -> Result<()> {
+    let mut disks: Vec<_> =
+        run.events("disk").map(|disk| (disk["driver"].as_str().unwrap_or("?"), disk["block_size"].as_u64())).collect();
+    disks.sort_unstable();
+    ensure!(disks == [("storvsc", Some(512)), ("storvsc", Some(4096))], "{disks:?}");
+    Ok(())
+}
+
+/// The model in the machine says on standard error what the guest did against the interface.
+fn polite(run: &Run) -> Result<()> {
+    ensure!(!run.text.contains("breaks the interface"), "{}", run.text);
+    Ok(())
+}
+
+fn hotplug(kernel: &str, directory: &Path, tally: &mut Tally) -> Result<()> {
+    let socket = directory.join("vmm");
+    let arguments =
+        ["--on", "hyperv", "--kernel", kernel, "--timeout", "900", &format!("--vmm-arg=--control={}", text(&socket))];
+    let mut image = Conversation::start(&arguments.map(str::to_owned))?;
+    let mut machine = Machine::connect(&socket)?;
+    let file = directory.join("third");
+    let content: Vec<u8> = (0..MIB / 8).flat_map(|word| pattern::word(SEED, word * 8).to_le_bytes()).collect();
+    fs::write(&file, content).with_context(|| file.display().to_string())?;
+    let mut steps = || -> Result<()> {
+        let answer = machine.ask(&json!({"add": {"file": file, "serial": "third"}}))?;
+        let news = image.news("storvsc2 has arrived")?;
+        ensure!(news.contains("serial third"), "{news}");
+        image.says(&format!("load storvsc2 0 {} {SEED}", MIB / 512), "load: reads of")?;
+        thread::sleep(WHILE);
+        let load = Counts::of(&image.ask("loads")?, "storvsc2")?;
+        ensure!(load.reads > 0 && load.wrong == 0 && load.failed == 0, "{}", load.line);
+        machine.ask(&json!({"remove": {"lun": answer["lun"]}}))?;
+        let news = image.news("storvsc2 has left")?;
+        ensure!(!news.contains("PROBLEM"), "{news}");
+        image.says("read storvsc2 0", "there is no such disk")
+    };
+    tally.check("hyperv: a third disk is plugged in while it runs, read under load, and pulled out", steps());
+    tally.check("hyperv: the session ends well", image.quit());
+    Ok(())
+}
+
+/// The machine's own socket.
+struct Machine {
+    output: UnixStream,
+    input: BufReader<UnixStream>,
+}
+
+impl Machine {
+    fn connect(socket: &Path) -> Result<Self> {
+        let start = Instant::now();
+        while !socket.exists() && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let output = UnixStream::connect(socket).context("the machine does not answer")?;
+        output.set_read_timeout(Some(PATIENCE))?;
+        let input = BufReader::new(output.try_clone()?);
+        Ok(Self { output, input })
+    }
+
+    fn ask(&mut self, command: &Value) -> Result<Value> {
+        writeln!(self.output, "{command}")?;
+        let mut line = String::new();
+        self.input.read_line(&mut line).context("the machine is silent")?;
+        let answer: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        ensure!(answer["error"].is_null(), "{command}: {}", answer["error"]);
+        Ok(answer["return"].clone())
+    }
+}
