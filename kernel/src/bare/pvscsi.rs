@@ -142,12 +142,13 @@ impl Loop {
             if count == 0 || state.failed {
                 break;
             }
-            let old = state.made;
+            // The first answer after a reset is the unit's word of it.
+            let (old, settled) = (state.made, state.requests > 0);
             for _ in 0..count {
                 let entry = (state.taken % COMPLETIONS) as usize;
                 let answer: Completion = self.completions.read(entry * size_of::<Completion>());
                 state.taken = state.taken.wrapping_add(1);
-                state.failed |= (answer.host_status.get(), answer.scsi_status.get()) != (0, 0);
+                state.failed |= settled && (answer.host_status.get(), answer.scsi_status.get()) != (0, 0);
                 if runs {
                     self.put(&mut state);
                 } else {
