@@ -2,12 +2,10 @@
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use undercroft_block::queue::{self, BlockQueue};
-use undercroft_block::scsi::{Direction, Host, HostEvent, HostWatcher, Response, Status, scan};
-use undercroft_block::{BlockDevice, Refusal};
+use undercroft_block::Refusal;
+use undercroft_block::scsi::{Direction, Host, HostEvent, HostWatcher, Response, Status};
 use undercroft_hal::BottomHalf;
 use undercroft_hosts::Schedule;
-use undercroft_timer::timers;
 
 use super::*;
 use crate::defect::{Defect, Defects};
@@ -133,10 +131,7 @@ fn a_svsc_01_a_svsc_04_submitters_and_completions_collide() {
 #[test]
 fn a_svsc_01_a_svsc_04_submitters_and_completions_collide_control() {
     let message = caught(|| submitters_collide(Defects::one(Defect::SameTransaction)));
-    assert!(
-        message.contains("Complete") || message.contains("lost or doubled") || message.contains("never"),
-        "{message}"
-    );
+    assert!(message.contains("Gone(Broken)"), "{message}");
 }
 
 /// Counts how often there was room.
@@ -194,35 +189,4 @@ fn x06_a_svsc_06_a_svsc_08_no_wake_up_is_lost() {
 fn x06_a_svsc_06_a_svsc_08_no_wake_up_is_lost_control() {
     let message = caught(|| refused_and_told(Defects::one(Defect::ForgetsRefusal)));
     assert!(message.contains("never comes"), "{message}");
-}
-
-/// A request's whole way, behind a queue with deadlines: a host that never answers is reset by the ladder, and what is safe is sent again.
-#[test]
-fn the_ladder_resets_a_silent_host() {
-    use undercroft_hosts::hyperv::Fault;
-    let rig = Rig::schedule(Schedule::Eager);
-    rig.run(GOOD, |task, driver| {
-        timers::start_service(task);
-        let disk = scan(task, driver.clone()).unwrap().disks.remove(0);
-        let deadline = core::time::Duration::from_millis(20);
-        let config =
-            queue::Config { timeout: deadline, rungs: [deadline; queue::Rung::ALL.len()], ..queue::Config::default() };
-        let queue = BlockQueue::new(disk, config);
-        rig.model(|host| host.set_packet_faults(undercroft_hosts::Script::none().at(0, Fault::Never)));
-        rig.model(|host| host.knobs.resets_abort = false);
-        let sink = Sink::new();
-        queue.submit(read(8, 1, 512, sink.to(1))).unwrap();
-        queue.commit();
-        for _ in 0..100_000 {
-            if sink.count() == 1 {
-                break;
-            }
-            rig.machine.advance(20_000);
-            task.run_pending();
-            cpu::relax();
-        }
-        assert_eq!(sink.wait(task, 1)[0].result, Ok(()));
-        assert_eq!(driver.counts().resets, 1);
-        drop(queue);
-    });
 }
