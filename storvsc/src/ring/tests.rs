@@ -200,7 +200,7 @@ fn x06_room_is_asked_for_and_comes() {
     }
     let _ = sender.publish();
     let asked = ReceiverMemory::pending(&memory);
-    assert!(asked >= 256 && asked <= PAGE - 24, "{asked}");
+    assert!((256..=PAGE - 24).contains(&asked), "{asked}");
     assert_eq!(sender.has_room(), Ok(false));
     // The host signals once, when the room crosses what was asked for.
     let mut signals = 0;

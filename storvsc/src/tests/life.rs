@@ -301,7 +301,7 @@ fn absent_units_in_both_styles() {
 #[test]
 fn ide_disks_by_their_channels() {
     let rig = Rig::schedule(Schedule::RANDOM)
-        .with(|host| drop(host.add_controller(Controller::ide(1, 0, Target::new().with(0, unit(4, 512))))));
+        .with(|host| _ = host.add_controller(Controller::ide(1, 0, Target::new().with(0, unit(4, 512)))));
     rig.on_bus(GOOD, |task, bus| {
         let offer = bus.offers().into_iter().find(|offer| offer.interface == crate::wire::guid::Guid::IDE).unwrap();
         let driver = Arc::new(crate::Storvsc::new(task, bus, &offer, Settings::default()).unwrap());
