@@ -75,6 +75,16 @@ pub(crate) enum Hazard {
     UserUnderLock,
     /// Pattern 35: a page that is mapped for writing is clean when it has been written back.
     MappedTakenForClean,
+    /// Pattern 31: a file is read beyond its end.
+    EndIgnored,
+    /// Pattern 36: a page of a file is called written before it is.
+    WrittenBefore,
+    /// Pattern 37: what is set aside is cached all the same.
+    AsideIgnored,
+    /// A-PC-26: the lock is held for as long as there are pages to be looked at.
+    HeldForAll,
+    /// A-PC-40: every write is an operation.
+    AlwaysAnOperation,
     /// A volume takes pages from another's share.
     SharesTaken,
     /// A volume never gives others what it has beyond its share.

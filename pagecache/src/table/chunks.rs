@@ -6,6 +6,8 @@ use undercroft_hal::dma::DmaBuf;
 
 use super::list::Place;
 use super::{PAGE, Table};
+use crate::broken::{self, Hazard};
+use crate::shim;
 use crate::state::PageState;
 
 /// Pages in a chunk, at least and at most.
@@ -13,6 +15,9 @@ pub(super) const LEAST: usize = 16;
 const MOST: u32 = 128;
 /// Chunks from which on they are larger instead of more: the table of them, through which every hit goes, is to stay in the processor's cache.
 const ENOUGH: u32 = 128;
+
+/// Pages that are looked at in one hold of the lock for a chunk to be given back.
+const LOOKS: usize = 128;
 
 /// Pages in a chunk of a table of so many.
 pub(super) const fn pages_in_a_chunk(pages: u32) -> u32 {
@@ -83,14 +88,18 @@ impl Table {
         self.chunks_allowed = pages.div_ceil(self.chunk()).clamp(1, self.chunks.len() as u32);
     }
 
-    /// Takes out the chunk whose pages are used least, if there is one too many of which no page is dirty, in flight or pinned.
-    pub(crate) fn spare_chunk(&mut self) -> Option<DmaBuf> {
-        if self.chunks_held <= self.chunks_allowed { None } else { self.coldest_chunk() }
+    /// Whether there is a chunk too many.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.chunks_held > self.chunks_allowed
     }
 
-    /// Takes out the chunk whose pages are used least, if there is one of which no page is dirty, in flight or pinned.
-    pub(crate) fn coldest_chunk(&mut self) -> Option<DmaBuf> {
-        let (_, at) = (0..self.chunks.len()).filter_map(|at| Some((self.heat(at)?, at))).min()?;
+    /// Takes out, of a few chunks from place `from` on, the one whose pages are used least and of which none is dirty, in flight or pinned; and says where
+    /// to look next, if there is anywhere.
+    pub(crate) fn coldest_chunk(&mut self, from: usize) -> (Option<DmaBuf>, Option<usize>) {
+        let few = if broken::is(Hazard::HeldForAll) { usize::MAX } else { (LOOKS >> self.chunk_shift).max(1) };
+        let to = from.saturating_add(few).min(self.chunks.len());
+        let next = Some(to).filter(|to| *to < self.chunks.len());
+        let Some((_, at)) = (from..to).filter_map(|at| Some((self.heat(at)?, at))).min() else { return (None, next) };
         for slot in self.slots(at) {
             if self.pages[slot].state == PageState::Clean {
                 self.evictions += 1;
@@ -99,17 +108,18 @@ impl Table {
             self.link(slot as u32, Place::Nowhere);
         }
         self.chunks_held -= 1;
-        self.chunks[at].take()
+        // There may be more here.
+        (self.chunks[at].take(), Some(from))
     }
 
     /// How much a chunk's pages are used. `None`: it cannot go.
     fn heat(&self, at: usize) -> Option<u32> {
         self.chunks[at].as_ref()?;
-        self.pages[self.slots(at)].iter().try_fold(0, |heat, page| match page.place {
+        self.pages[self.slots(at)].iter().inspect(|_| shim::work()).try_fold(0, |heat, page| match page.place {
             Place::Free => Some(heat),
             Place::Small => Some(heat + 1 + u32::from(page.uses)),
             Place::Main => Some(heat + 2 + u32::from(page.uses)),
-            Place::Nowhere | Place::Dirty | Place::Urgent => None,
+            Place::Nowhere | Place::Dirty | Place::Urgent | Place::Mapped => None,
         })
     }
 

@@ -22,6 +22,8 @@ use crate::state::PageState;
 const MOST_USES: u8 = 4;
 /// How many pages one search looks at: then the oldest goes, whatever its uses.
 const PATIENCE: u32 = 64;
+/// How many pages one search moves to the main queue because that is to be filled.
+const MOVES: u32 = 8;
 /// Ghosts of pages that left the small queue count while that many evictions are no more than so many hundredths of the pages,
 const KNOWN: u16 = ticks(90);
 /// and are recent while they are no more than so many.
@@ -76,7 +78,7 @@ impl Table {
             }
             // While memory comes, what is over goes to the main queue, which would stay empty otherwise as long as nothing is used twice.
             self.filling &= small.len > target + 1;
-            let moves = from_small && self.filling;
+            let moves = from_small && self.filling && step < MOVES;
             let page = &mut self.pages[slot as usize];
             if step >= PATIENCE || page.uses == 0 && !moves {
                 return Some(slot);

@@ -18,9 +18,11 @@ pub(crate) enum Place {
     Dirty,
     /// Dirty, and a sync waits for it.
     Urgent,
+    /// Dirty, because it is mapped for writing.
+    Mapped,
 }
 
-pub(super) const LISTS: usize = 5;
+pub(super) const LISTS: usize = 6;
 
 /// A list; the oldest is at the head.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +44,7 @@ impl Table {
 
     /// Moves a page to the end of a list.
     pub(super) fn link(&mut self, slot: u32, place: Place) {
+        crate::shim::work();
         self.unlink(slot);
         let Some(at) = (place as usize).checked_sub(1) else { return };
         let tail = self.lists[at].tail;

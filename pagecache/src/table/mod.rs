@@ -26,6 +26,7 @@ use self::list::{LISTS, List};
 use crate::broken::{self, Hazard};
 use crate::line::Line;
 use crate::memory::filled;
+use crate::shim;
 use crate::state::{self, PageState};
 
 /// Bytes of a page.
@@ -142,6 +143,7 @@ impl Table {
     /// The page of an index, if it is here.
     #[inline]
     pub(crate) fn find(&self, index: u64) -> Option<u32> {
+        shim::work();
         self.index.find(index)
     }
 
@@ -181,6 +183,7 @@ impl Table {
     /// A page's state.
     #[inline]
     pub(crate) fn state(&self, slot: u32) -> PageState {
+        shim::work();
         self.pages[slot as usize].state
     }
 
@@ -251,6 +254,7 @@ impl Table {
             PageState::Clean if page.main => Place::Main,
             PageState::Clean => Place::Small,
             PageState::Dirty | PageState::Redirtied if page.place == Place::Urgent => Place::Urgent,
+            PageState::Dirty | PageState::Redirtied if self.is_mapped(slot) => Place::Mapped,
             PageState::Dirty | PageState::Redirtied => Place::Dirty,
         };
         if place != page.place {
@@ -260,7 +264,7 @@ impl Table {
 
     /// Has a dirty page written before the others.
     pub(crate) fn hurry(&mut self, slot: u32) {
-        if self.pages[slot as usize].place == Place::Dirty {
+        if matches!(self.pages[slot as usize].place, Place::Dirty | Place::Mapped) {
             self.link(slot, Place::Urgent);
         }
     }
@@ -290,6 +294,7 @@ impl Table {
     pub(crate) fn map(&mut self, slot: u32) {
         self.pages[slot as usize].maps += 1;
         self.changes(slot);
+        self.settle(slot);
     }
 
     /// Undoes one [`Table::map`]: what was changed last may have come after the copy that is on its way.
@@ -297,6 +302,7 @@ impl Table {
         let page = &mut self.pages[slot as usize];
         page.maps = page.maps.saturating_sub(1);
         self.changes(slot);
+        self.settle(slot);
     }
 
     /// Whether a page may be changed by a mapping.

@@ -44,7 +44,7 @@ impl Table {
     /// Every page is in the list, and only in that, that its state asks for; links hold both ways; counts are right.
     pub(crate) fn verify(&self) {
         let mut seen = vec![Place::Nowhere; self.pages.len()];
-        for place in [Place::Free, Place::Small, Place::Main, Place::Dirty, Place::Urgent] {
+        for place in [Place::Free, Place::Small, Place::Main, Place::Dirty, Place::Urgent, Place::Mapped] {
             let list = self.list(place);
             let (mut at, mut before, mut len) = (list.head, NONE, 0);
             while at != NONE {
@@ -61,7 +61,11 @@ impl Table {
                 PageState::Free => matches!(page.place, Place::Free | Place::Nowhere),
                 PageState::Reading | PageState::Writing => page.place == Place::Nowhere,
                 PageState::Clean => (page.place == Place::Nowhere) == (page.pins > 0),
-                PageState::Dirty | PageState::Redirtied => matches!(page.place, Place::Dirty | Place::Urgent),
+                PageState::Dirty | PageState::Redirtied => match page.place {
+                    Place::Urgent => true,
+                    Place::Mapped => page.maps > 0,
+                    place => place == Place::Dirty && page.maps == 0,
+                },
             };
             assert!(fits, "{:?} in {:?}", page.state, page.place);
             if page.state != PageState::Free {
@@ -200,15 +204,17 @@ fn shrink() -> Result<(), String> {
         table.pin(pinned);
         table.allow(16);
         let mut back = 0;
-        while let Some(chunk) = table.spare_chunk().filter(|_| !broken::is(Hazard::KeepsMemory)) {
-            drop(chunk);
-            back += 1;
+        let mut at = Some(0).filter(|_| !broken::is(Hazard::KeepsMemory));
+        while let Some(from) = at.filter(|_| table.is_over()) {
+            let (chunk, next) = table.coldest_chunk(from);
+            back += u32::from(chunk.is_some());
+            at = next;
             table.verify();
         }
         assert_eq!(back, 6, "memory that could go back stayed");
         assert_eq!((table.find(0), table.find(127)), (Some(dirty), Some(pinned)));
         table.unpin(pinned);
-        assert!(table.spare_chunk().is_some() && table.spare_chunk().is_none());
+        assert!(table.coldest_chunk(0).0.is_some() && table.coldest_chunk(0).0.is_none());
         assert_eq!(table.with_memory(), 16);
         assert!(table.put_chunk(chunk(&table)).is_some(), "no more than is allowed");
         table.allow(64);

@@ -1,11 +1,15 @@
 //! Tests of volumes.
 
 mod ahead;
+mod aside;
 mod cpus;
 mod device;
+mod file;
 mod forget;
 mod group;
 mod history;
+#[cfg(not(shuttle))]
+mod holds;
 mod mapped;
 mod matrix;
 mod memory;

@@ -19,7 +19,7 @@ use crate::line::NOBODY;
 use crate::memory::filled;
 use crate::op::{Done, Outcome, To};
 use crate::pin::Pinned;
-use crate::shim::{AtomicBool, AtomicU64, AtomicUsize, Ordering, SpinLock};
+use crate::shim::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, SpinLock};
 use crate::table::{Index, PAGE};
 
 /// Completions, and operations that go on, of one run of the bottom half.
@@ -40,6 +40,8 @@ pub(crate) struct Core {
     pub(super) ready: Box<[AtomicBool]>,
     /// Pins whose handles are gone.
     unpinned: Box<[AtomicU64]>,
+    /// Parts that were set aside and whose owners are gone.
+    pub(super) asides_gone: AtomicU32,
     /// Handles, and those of them that are gone.
     pub(super) handles: AtomicUsize,
     closed: Box<[AtomicBool]>,
@@ -96,6 +98,7 @@ impl Core {
                 armed: AtomicU64::new(u64::MAX),
                 ready,
                 unpinned,
+                asides_gone: AtomicU32::new(0),
                 handles: AtomicUsize::new(0),
                 closed,
                 waiting: AtomicU64::new(0),
@@ -206,12 +209,16 @@ impl Core {
 
     /// Gives a chunk up, for another volume. `false`: it can spare none.
     pub(crate) fn give_up(&self, cx: &impl NotHardIrq) -> bool {
-        let chunk = self.state.lock(cx).table.coldest_chunk();
-        let gives = chunk.is_some();
-        if gives {
-            self.give_back(chunk);
+        let mut at = Some(0);
+        while let Some(from) = at {
+            let (chunk, next) = self.state.lock(cx).table.coldest_chunk(from);
+            if chunk.is_some() {
+                self.give_back(chunk);
+                return true;
+            }
+            at = next;
         }
-        gives
+        false
     }
 
     pub(crate) const fn observer(&self) -> u16 {
@@ -350,6 +357,7 @@ impl Core {
 
     /// Does what those left behind that had no context for it.
     fn collect(&self, cx: &BottomHalf) {
+        self.collect_asides(&mut self.state.lock(cx));
         for (word, bits) in self.unpinned.iter().enumerate() {
             let mut bits = bits.swap(0, Ordering::AcqRel);
             while bits != 0 {

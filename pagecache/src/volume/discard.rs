@@ -6,7 +6,7 @@
 use undercroft_block::{Error, Features};
 
 use super::state::{State, Step};
-use super::sync::BATCH;
+use super::sync::batch;
 use crate::broken::{self, Hazard};
 use crate::op::{Kind, Phase};
 use crate::state::PageState;
@@ -62,7 +62,7 @@ impl State {
         let op = self.ops.get(id);
         let (by_slot, from) = (op.by_slot, op.at);
         let end = if by_slot { self.table.pages.len() as u64 } else { last + 1 };
-        for at in from..end.min(from.saturating_add(BATCH)) {
+        for at in from..end.min(from.saturating_add(batch())) {
             self.ops.get_mut(id).at = at;
             let slot = if by_slot { Some(at as u32) } else { self.table.find(at) };
             let Some(slot) = slot else { continue };
@@ -78,7 +78,7 @@ impl State {
             if state.is_writing() {
                 continue;
             }
-            if self.table.pins(slot) > 0 {
+            if self.table.pins(slot) > 0 || device && self.is_aside(index) {
                 return self.discard_over(id, Err(Error::Busy));
             }
             self.table.change(slot, PageState::Free);
@@ -87,7 +87,7 @@ impl State {
             }
         }
         let op = self.ops.get_mut(id);
-        op.at = end.min(from.saturating_add(BATCH));
+        op.at = end.min(from.saturating_add(batch()));
         if op.at < end {
             return Step::Again;
         }

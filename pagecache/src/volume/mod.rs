@@ -1,5 +1,6 @@
 //! A volume: a device with a cache before it.
 
+pub(crate) mod aside;
 mod begin;
 pub(crate) mod core;
 mod discard;
@@ -193,15 +194,18 @@ impl Volume {
     /// returned is how many pages with memory there are. For memory pressure, and its end.
     pub fn resize_cache(&self, cx: &impl NotHardIrq, pages: u32) -> u32 {
         self.core.state.lock(cx).set_budget(pages);
-        loop {
-            let chunk = self.core.state.lock(cx).table.spare_chunk();
-            if chunk.is_none() {
-                break;
-            }
+        let mut at = Some(0);
+        while let Some(from) = at {
+            let (chunk, next) = {
+                let mut state = self.core.state.lock(cx);
+                if state.table.is_over() { state.table.coldest_chunk(from) } else { (None, None) }
+            };
+            at = next;
+            let Some(chunk) = chunk else { continue };
             let held = broken::is(Hazard::FreesUnderLock).then(|| self.core.state.lock(cx));
             assert_unlocked("memory of pages is freed");
             drop(held);
-            self.core.give_back(chunk);
+            self.core.give_back(Some(chunk));
         }
         self.core.drive(cx);
         self.core.state.lock(cx).table.with_memory()

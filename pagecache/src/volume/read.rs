@@ -6,6 +6,7 @@ use super::state::{Found, State, Step};
 use crate::ahead::Plan;
 use crate::broken::{self, Hazard};
 use crate::io::{Io, Stage};
+use crate::line::NOBODY;
 use crate::op::Kind;
 use crate::state::PageState;
 use crate::table::PAGE;
@@ -21,6 +22,9 @@ impl State {
             return Step::Over(Err(Error::NotReady));
         }
         let (index, offset) = (at / PAGE as u64, (at % PAGE as u64) as usize);
+        if self.is_aside(index) {
+            return Step::Over(Err(Error::Busy));
+        }
         if self.is_fenced(index, id) {
             return self.stall(id);
         }
@@ -124,7 +128,7 @@ impl State {
         let mut count = 0;
         while count < most {
             let index = first + u64::from(count);
-            if self.table.find(index).is_some() || self.is_fenced(index, crate::line::NOBODY) {
+            if self.table.find(index).is_some() || self.is_fenced(index, NOBODY) || self.is_aside(index) {
                 break;
             }
             let Some(slot) = self.table.take() else { break };

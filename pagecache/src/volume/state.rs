@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use undercroft_block::{Blank, Data, Error, Features, Info};
 use undercroft_hal::Instant;
@@ -19,6 +20,7 @@ use crate::memory::filled;
 use crate::op::{Done, Kind, Op, Ops, Phase, To};
 use crate::state::PageState;
 use crate::table::{MOST_INDICES, NONE, PAGE, Table};
+use crate::volume::aside::ASIDES;
 use crate::volume::sync::{Errors, Flush};
 use crate::volume::writeback::WriteBack;
 
@@ -69,6 +71,9 @@ pub(crate) struct State {
     pub(crate) errors: Errors,
     /// Discards that keep others away from their range.
     pub(crate) fences: u32,
+    /// Pages that are set aside, and how many such parts there are.
+    pub(crate) asides: [Option<Range<u64>>; ASIDES],
+    pub(crate) aside: u32,
     /// Chunks to be allocated; none while memory is known to be short.
     pub(crate) wants: u32,
     /// What was to be read ahead when memory was wanted.
@@ -152,6 +157,8 @@ impl State {
             flush: Flush::new(),
             errors: Errors::new(config.handles)?,
             fences: 0,
+            asides: [const { None }; ASIDES],
+            aside: 0,
             wants: 0,
             plan: None,
             short: false,

@@ -17,7 +17,9 @@ use crate::op::{Kind, Phase};
 use crate::table::PAGE;
 
 /// Pages that a scan looks at per step.
-pub(super) const BATCH: u64 = 64;
+pub(super) fn batch() -> u64 {
+    if broken::is(Hazard::HeldForAll) { u64::MAX } else { 64 }
+}
 
 /// Flushes, one at the device at a time, numbered.
 #[derive(Debug)]
@@ -121,7 +123,7 @@ impl State {
         let (covers, by_slot, from) = (op.covers, op.by_slot, op.at);
         let (first, last) = (op.start / PAGE as u64, op.end.saturating_sub(1) / PAGE as u64);
         let end = if by_slot { self.table.pages.len() as u64 } else { last + 1 };
-        let to = end.min(from.saturating_add(BATCH));
+        let to = end.min(from.saturating_add(batch()));
         let mut left = 0;
         for at in from..to {
             let slot = if by_slot { Some(at as u32) } else { self.table.find(at) };

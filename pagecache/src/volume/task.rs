@@ -160,7 +160,7 @@ impl Volume {
     }
 
     /// Begins an operation and waits until it is over: its pin.
-    fn wait_for(&self, cx: &Task, kind: Kind, start: u64, end: u64) -> Result<Option<Pinned>, Error> {
+    pub(super) fn wait_for(&self, cx: &Task, kind: Kind, start: u64, end: u64) -> Result<Option<Pinned>, Error> {
         let id = self.core.begin_waiting(cx, self.handle, kind, start, end);
         self.core.wait_until_over(cx, id)
     }
@@ -170,7 +170,7 @@ impl State {
     /// A valid page that nobody waits for: those who do are served first.
     #[inline]
     fn ready_slot(&self, index: u64) -> Option<u32> {
-        self.table.find_ready(index).filter(|_| !self.stale && !self.is_fenced(index, NOBODY))
+        self.table.find_ready(index).filter(|_| !self.stale && !self.is_fenced(index, NOBODY) && !self.is_aside(index))
     }
 
     /// Reads from a page, if that can be done at once.
@@ -185,12 +185,16 @@ impl State {
 
     /// Writes to a page, if that can be done at once.
     fn try_write(&mut self, index: u64, offset: usize, from: &[u8]) -> bool {
+        if broken::is(Hazard::AlwaysAnOperation) {
+            return false;
+        }
         let over = self.back.is_over(&self.table);
         let slot = match self.table.find(index) {
             Some(_) => self.ready_slot(index).filter(|slot| self.table.state(*slot).is_dirty() || !over),
             None => {
                 let covered = offset == 0 && from.len() >= self.bytes_of(index);
-                let may = covered && !over && !self.is_fenced(index, NOBODY) && self.has_room(1);
+                let closed = self.is_fenced(index, NOBODY) || self.is_aside(index);
+                let may = covered && !over && !closed && self.has_room(1);
                 if may { self.table.take() } else { None }
             }
         };

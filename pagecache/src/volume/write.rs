@@ -43,6 +43,9 @@ impl State {
     /// The slot of a page that `len` bytes from `offset` on can be written to: it is valid, or free and wholly covered. Else what the operation
     /// does instead.
     pub(super) fn writable(&mut self, id: u16, index: u64, offset: usize, len: usize) -> Result<u32, Step> {
+        if self.is_aside(index) {
+            return Err(Step::Over(Err(Error::Busy)));
+        }
         if self.is_fenced(index, id) {
             return Err(self.stall(id));
         }
@@ -121,6 +124,9 @@ impl State {
             return Step::Over(Err(Error::NotReady));
         }
         let index = self.ops.get(id).start / PAGE as u64;
+        if self.is_aside(index) {
+            return Step::Over(Err(Error::Busy));
+        }
         if self.is_fenced(index, id) {
             return self.stall(id);
         }

@@ -129,7 +129,7 @@ impl State {
             return Some(slot);
         }
         // A mapped page first: it is due only if a sync or its age asks for it.
-        let oldest = [self.first_mapped(), self.first_idle(Place::Dirty)];
+        let oldest = [self.first_idle(Place::Mapped), self.first_idle(Place::Dirty)];
         oldest.into_iter().flatten().find(|slot| self.is_due(*slot))
     }
 
@@ -144,20 +144,10 @@ impl State {
         wanted || !paused && (is_within(since, self.back.old) || !mapped && pressing)
     }
 
-    /// The oldest page of a list that is not being written: fewer than a transfer's worth of each transfer are before it, and mapped pages, which are
-    /// dirty again whenever they have been written.
+    /// The oldest page of a list that is not being written: fewer than a transfer's worth of each transfer are before it.
     fn first_idle(&self, place: Place) -> Option<u32> {
-        self.first_that(place, |slot| place == Place::Urgent || !self.table.is_mapped(slot))
-    }
-
-    /// The oldest page that is mapped for writing: a sync or its age may ask for it, nobody who wants room.
-    fn first_mapped(&self) -> Option<u32> {
-        self.first_that(Place::Dirty, |slot| self.table.is_mapped(slot))
-    }
-
-    fn first_that(&self, place: Place, is: impl Fn(u32) -> bool) -> Option<u32> {
         let mut slot = self.table.list(place).head;
-        while slot != NONE && !(self.table.state(slot) == PageState::Dirty && is(slot)) {
+        while slot != NONE && self.table.state(slot) != PageState::Dirty {
             slot = self.table.next(slot);
         }
         (slot != NONE).then_some(slot)
