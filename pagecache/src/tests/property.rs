@@ -268,6 +268,8 @@ fn what_is_read_and_left_can_have_been_control() {
     ] {
         let caught = broken::with(hazard, || (0..200).find_map(|seed| run(seed, 400).err()));
         let error = caught.unwrap_or_else(|| panic!("{hazard:?} was not caught"));
-        assert!(error.contains(message), "{hazard:?}: {error}");
+        // A write over a page that is being read may be seen by the table of legal changes first.
+        let at_once = hazard == Hazard::OverReading && error.contains("cannot become Dirty: it is Reading");
+        assert!(error.contains(message) || at_once, "{hazard:?}: {error}");
     }
 }
