@@ -33,7 +33,7 @@ const fn place(bus: &'static str, serial: &'static str, device: &'static str, ca
 
 /// Two disks of each controller. The first has little room, so that requests wait, and are merged.
 pub const PLACES: [Place; 8] = [
-    place("virtio-blk", "blkq", "virtio-blk-pci,queue-size=16", false),
+    place("virtio-blk", "blkq", "virtio-blk-pci,queue-size=8", false),
     place("virtio-blk", "blkc", "virtio-blk-pci", true),
     place("virtio-scsi", "scsiq", "scsi-hd,bus=scsi.0,lun=0", false),
     place("virtio-scsi", "scsic", "scsi-hd,bus=scsi.0,lun=5", true),
