@@ -21,9 +21,6 @@ pub(crate) mod registers;
 mod synic;
 pub mod time;
 
-#[cfg(all(test, not(any(loom, shuttle))))]
-mod tests;
-
 pub use call::{CallError, Status};
 pub(crate) use farewell::Registered;
 pub use farewell::last_words;

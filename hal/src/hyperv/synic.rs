@@ -160,3 +160,60 @@ impl Synic {
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::hosted::Cpus;
+
+    /// Notes what is written to registers.
+    #[derive(Default)]
+    struct Noted(Mutex<Vec<(u32, u64)>>);
+
+    impl Hypervisor for Noted {
+        fn cpuid(&self, _: u32) -> [u32; 4] {
+            [0; 4]
+        }
+        fn read_msr(&self, _: u32) -> u64 {
+            0
+        }
+        fn write_msr(&self, register: u32, value: u64) {
+            self.0.lock().unwrap().push((register, value));
+        }
+        fn hypercall(&self, _: u64, _: u64, _: u64) -> u64 {
+            0
+        }
+    }
+
+    /// A message is taken once; one that waits behind it is asked for, and none that does not.
+    fn messages_follow() {
+        Cpus::new(1).run(0, |_| {
+            for (flags, asked) in [(0, 0), (PENDING, 1)] {
+                let (synic, noted) = (Synic::new().unwrap(), Noted::default());
+                assert_eq!(synic.take_message(&noted), None);
+                synic.messages.write(AT + PAYLOAD, [7u8; 240]);
+                synic.messages.write(AT + PAYLOAD_SIZE, [255u8, flags]);
+                synic.messages.atomic_u32(AT + MESSAGE_TYPE).store(1, Ordering::Release);
+                let message = synic.take_message(&noted).expect("a message");
+                // Whatever length the host says, no more than there is.
+                assert_eq!((message.kind, message.payload()), (1, &[7u8; 240][..]));
+                assert_eq!(synic.take_message(&noted), None, "taken once");
+                let ends = noted.0.lock().unwrap().iter().filter(|(register, _)| *register == registers::EOM).count();
+                assert_eq!(ends, asked, "the message behind is not asked for");
+            }
+        });
+    }
+
+    #[test]
+    fn a_message_behind_another_is_asked_for() {
+        messages_follow();
+    }
+
+    #[test]
+    #[should_panic(expected = "the message behind is not asked for")]
+    fn a_message_behind_another_is_asked_for_control() {
+        broken::with(Hazard::MessageNotEnded, messages_follow);
+    }
+}
