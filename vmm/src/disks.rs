@@ -14,7 +14,7 @@ const LUNS: [u16; 4] = [0, 5, 6, 40];
 
 /// The number of the `index`-th disk.
 pub fn number(index: usize) -> u16 {
-    LUNS.get(index).copied().unwrap_or(LUNS[3] + (index + 1 - LUNS.len()) as u16)
+    LUNS.get(index).copied().unwrap_or_else(|| LUNS[3] + (index + 1 - LUNS.len()) as u16)
 }
 
 /// Opens a disk's file, which nobody else may write to meanwhile.

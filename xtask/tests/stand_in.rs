@@ -132,6 +132,9 @@ fn good_words(read_only: bool, sha256: &str) -> String {
         ),
         r#"{"event":"heap","heap":"locked","live_blocks":3,"live_bytes":400,"leaked_blocks":0,"leaked_bytes":0,"allocations":50,"failures":0}"#,
         &format!(r#"{{"event":"read","name":"vd0","bytes":{SIZE},"sha256":"{sha256}","nanoseconds":1}}"#),
+        &format!(
+            r#"{{"event":"cached","name":"vd0","bytes":{SIZE},"sha256":"{sha256}","nanoseconds":6,"hits":192,"misses":64,"evictions":0,"reads":9,"pages_read":256,"ahead":224,"ahead_used":222,"ahead_wasted":0,"again_bytes":524288,"again_hits":128,"again_misses":0}}"#
+        ),
     ]
     .map(say)
     .concat()
@@ -153,7 +156,7 @@ fn a_good_run_succeeds_and_tells_everything() {
     let ran = Bench::new().run(&(good(true) + &end()), "ro");
     assert!(ran.success, "{}", ran.text);
     let names: Vec<_> = ran.events.iter().map(|event| event["event"].as_str().unwrap()).collect();
-    assert_eq!(names, ["boot", "disk", "heap", "summary"]);
+    assert_eq!(names, ["boot", "disk", "cached", "heap", "summary"]);
     assert_eq!(ran.event("disk")["sha256"], sha256());
     assert_eq!(ran.event("disk")["sha256_expected"], sha256());
     assert_eq!(ran.event("summary")["result"], "pass");
