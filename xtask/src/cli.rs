@@ -91,8 +91,8 @@ pub struct RunOptions {
     /// Boot this ELF file instead of building the image
     #[arg(long, value_name = "ELF")]
     pub kernel: Option<PathBuf>,
-    /// Size in MiB of each prepared disk; 1 with --on hyperv, where /dev/kvm may be a slow one
-    #[arg(long, value_name = "MIB", default_value_t = 64, default_value_if("on", "hyperv", "1"), value_parser = clap::value_parser!(u64).range(1..=65536))]
+    /// Size in MiB of each prepared disk; 4 with --on hyperv, where /dev/kvm may be a slow one
+    #[arg(long, value_name = "MIB", default_value_t = 64, default_value_if("on", "hyperv", "4"), value_parser = clap::value_parser!(u64).range(4..=65536))]
     pub disk_size: u64,
     /// Milliseconds the image spends on each row of the speed table
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
