@@ -36,7 +36,11 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     interrupt::watch();
     // The user's disks come first: nothing is installed or built for a name mistyped.
     let own_disks = inspect::inspect(&options.disks)?;
-    let own_disks = if options.on == On::Xen { xen::as_vbds(own_disks)? } else { own_disks };
+    let own_disks = match options.on {
+        On::Qemu => own_disks,
+        On::Xen => xen::as_vbds(own_disks)?,
+        On::Hyperv => hyperv::on_vmbus(own_disks)?,
+    };
     let qemu = machine(options, voice)?;
     let directory = workspace::scratch()?;
     let image = image(options, directory.path(), voice)?;
