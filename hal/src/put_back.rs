@@ -1,4 +1,4 @@
-//! The switch of negative controls, for this crate and those above it.
+//! The switches of negative controls, for this crate and those above it.
 
 /// Makes, for an enum of defects, `is`, which a program's code asks and which is the constant `false` there, and `with`, by which a test puts one
 /// back: one at a time, on its own thread. Which of the two it is, is the calling crate's `cfg(test)`.
@@ -36,6 +36,45 @@ macro_rules! put_back {
             PUT_BACK.set(Some(defect));
             let _mend = Mend;
             f()
+        }
+    };
+}
+
+/// Makes, for an enum of defects whose values are bits of `$bits`, `Defects`: those in force in one driver. Outside the calling crate's tests there
+/// are none: `has` is the constant `false` there.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! defects {
+    ($Defect:ident as $bits:ty) => {
+        /// The hazards in force.
+        #[derive(Debug, Clone, Copy, Default)]
+        pub(crate) struct Defects(#[cfg(test)] $bits);
+
+        impl Defects {
+            /// Whether a hazard is in force.
+            #[inline(always)]
+            pub(crate) const fn has(self, defect: $Defect) -> bool {
+                #[cfg(test)]
+                return self.0 & defect as $bits != 0;
+                #[cfg(not(test))]
+                {
+                    let _ = (self, defect);
+                    false
+                }
+            }
+
+            /// None: the driver as it is.
+            #[cfg(test)]
+            pub(crate) const fn none() -> Self {
+                Self(0)
+            }
+
+            /// One hazard.
+            #[cfg(test)]
+            #[cfg_attr(loom, allow(dead_code, reason = "the tests under loom put none back"))]
+            pub(crate) const fn one(defect: $Defect) -> Self {
+                Self(defect as $bits)
+            }
         }
     };
 }

@@ -25,6 +25,7 @@ mod machine;
 pub mod pci;
 pub mod pvscsi;
 mod random;
+pub mod rig;
 mod script;
 pub mod scsi;
 pub mod virtio;

@@ -50,32 +50,4 @@ pub(crate) enum Defect {
     IgnoresHoles = 1 << 21,
 }
 
-/// The hazards in force.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Defects(#[cfg(test)] u64);
-
-impl Defects {
-    /// Whether a hazard is in force.
-    #[inline(always)]
-    pub(crate) const fn has(self, defect: Defect) -> bool {
-        #[cfg(test)]
-        return self.0 & defect as u64 != 0;
-        #[cfg(not(test))]
-        {
-            let _ = (self, defect);
-            false
-        }
-    }
-
-    /// None: the driver as it is.
-    #[cfg(test)]
-    pub(crate) const fn none() -> Self {
-        Self(0)
-    }
-
-    /// One hazard.
-    #[cfg(test)]
-    pub(crate) const fn one(defect: Defect) -> Self {
-        Self(defect as u64)
-    }
-}
+undercroft_hal::defects!(Defect as u64);

@@ -21,8 +21,6 @@ mod error;
 pub mod probe;
 pub mod queue;
 pub mod scsi;
-#[cfg(all(not(loom), test))]
-mod testing;
 pub mod transport;
 pub mod wire;
 

@@ -3,14 +3,13 @@
 //!
 //! Everything that the guest's side allocates or frees while requests are on their way is counted; what the device models allocate is theirs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use undercroft_block::scsi::{Host, HostEvent, HostWatcher, scan};
-use undercroft_block::{BlockDevice, Complete, Completion, Data, Error, Op, Piece, Refusal, Request};
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 use undercroft_hal::hosted::{TrapAlloc, trap};
-use undercroft_hal::{BottomHalf, Task, cpu, pci};
+use undercroft_hal::{BottomHalf, cpu, pci};
+use undercroft_hosts::rig::allocations;
 use undercroft_hosts::scsi::{Lun, LunSettings, Target};
 use undercroft_hosts::virtio::{Blk, Scsi, ScsiEvent};
 use undercroft_hosts::{Config, Disk, Machine, Schedule};
@@ -19,88 +18,12 @@ use undercroft_virtio::{Found, probe_pci};
 #[global_allocator]
 static ALLOCATOR: TrapAlloc = TrapAlloc::strict();
 
-const SLOTS: usize = 8;
-
-/// A request that is done, and how it went.
-type Done = (Request, Result<(), Error>);
-
-/// Takes finished requests in places made before. With `allocates` its completions do what they must not: the control.
-struct Sink {
-    places: [Mutex<Option<Done>>; SLOTS],
-    allocates: bool,
-}
-
-impl Complete for Sink {
-    fn complete(&self, _cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
-        if self.allocates {
-            drop(std::hint::black_box(Box::new(cookie)));
-        }
-        *self.places[cookie as usize].lock().unwrap() = Some((request, result));
-    }
-}
-
-/// The operations of three rounds, with their blocks; a flush carries no data, so the request keeps it aside.
-const ROUNDS: [(Op, u32); 3] = [(Op::Write, 2), (Op::Read, 2), (Op::Flush, 0)];
-
-/// Writes, reads and flushes, eight at a time, again and again; counts what is allocated and freed meanwhile.
-fn allocations(task: &Task, device: &Arc<dyn BlockDevice>, allocates: bool) -> u64 {
-    let sink = Arc::new(Sink { places: [const { Mutex::new(None) }; SLOTS], allocates });
-    let block = device.info().block_size as usize;
-    let make = |slot: usize| {
-        let piece = |at: usize| Piece::new(DmaBuf::new(8192, DmaConstraints::ANY).unwrap(), at, block);
-        let data = Data::List(vec![piece(0), piece(block)]);
-        let sink: Arc<dyn Complete> = sink.clone();
-        Request::new(Op::Write, slot as u64 * 2, 2, data, Completion::new(sink, slot as u64))
-    };
-    let mut requests: [Option<Request>; SLOTS] = core::array::from_fn(|slot| Some(make(slot)));
-    let mut aside: [Data; SLOTS] = Default::default();
-    let rounds = || rounds(task, device, &sink, &mut requests, &mut aside);
-    trap::by_guest(rounds).1
-}
-
-fn rounds(
-    task: &Task,
-    device: &Arc<dyn BlockDevice>,
-    sink: &Sink,
-    requests: &mut [Option<Request>; SLOTS],
-    aside: &mut [Data; SLOTS],
-) {
-    for round in 0..12 {
-        let (op, blocks) = ROUNDS[round % 3];
-        for (idle, aside) in requests.iter_mut().zip(aside.iter_mut()) {
-            let mut request = idle.take().unwrap();
-            if (op == Op::Flush) != request.data.is_empty() {
-                core::mem::swap(&mut request.data, aside);
-            }
-            (request.op, request.blocks) = (op, blocks);
-            while let Err(rejected) = device.submit(request) {
-                assert_eq!(rejected.why, Refusal::Full);
-                request = rejected.request;
-                device.commit();
-                task.run_pending();
-            }
-        }
-        device.commit();
-        for (idle, place) in requests.iter_mut().zip(&sink.places) {
-            let mut done = None;
-            task.wait_until(|| {
-                done = place.lock().unwrap().take();
-                done.is_some()
-            });
-            let (request, result) = done.unwrap();
-            assert_eq!(result, Ok(()), "round {round}");
-            *idle = Some(request);
-        }
-    }
-}
-
 fn on_blk(schedule: Schedule, allocates: bool) -> u64 {
     let machine = Machine::new(Config { schedule, ..Config::default() });
     machine.add_virtio_pci(Blk::new(Disk::new(4096)));
     machine.run(|task| {
         let Ok(Some(Found::Blk(blk))) = probe_pci(task, pci::devices(task)[0]) else { panic!("no disk") };
-        let device: Arc<dyn BlockDevice> = blk;
-        allocations(task, &device, allocates)
+        allocations::count(task, &*blk, allocates)
     })
 }
 
@@ -110,8 +33,8 @@ fn on_scsi(schedule: Schedule, allocates: bool) -> u64 {
     machine.add_virtio_pci(Scsi::new(Target::new().with(0, unit)));
     machine.run(|task| {
         let Ok(Some(Found::Scsi(host))) = probe_pci(task, pci::devices(task)[0]) else { panic!("no host") };
-        let device: Arc<dyn BlockDevice> = scan(task, host).unwrap().disks.remove(0);
-        allocations(task, &device, allocates)
+        let disk = scan(task, host).unwrap().disks.remove(0);
+        allocations::count(task, &*disk, allocates)
     })
 }
 

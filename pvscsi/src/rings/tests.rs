@@ -145,7 +145,7 @@ fn a_producer_that_jumps() {
 
 #[test]
 fn a_producer_that_jumps_control() {
-    let message = crate::tests::caught(|| jumps(Defects::one(Defect::TrustsProducer)));
+    let message = crate::tests::says(|| jumps(Defects::one(Defect::TrustsProducer)));
     assert!(message.contains("are taken for completions"), "{message}");
 }
 

@@ -58,7 +58,7 @@ fn x23_sparse_luns() {
 
 #[test]
 fn x23_sparse_luns_control() {
-    let message = caught(|| sparse_luns(Defects::one(Defect::OneByteLun)));
+    let message = says(|| sparse_luns(Defects::one(Defect::OneByteLun)));
     assert!(message.contains("units are missing"), "{message}");
 }
 
@@ -80,7 +80,7 @@ fn p_13_an_underrun_of_report_luns_is_no_error() {
 
 #[test]
 fn p_13_an_underrun_of_report_luns_is_no_error_control() {
-    let message = caught(|| underruns_of_answers(Defects::one(Defect::UnderrunIsError)));
+    let message = says(|| underruns_of_answers(Defects::one(Defect::UnderrunIsError)));
     assert!(message.contains("disks are missing"), "{message}");
 }
 
@@ -111,7 +111,7 @@ fn a_short_read_is_an_error() {
 
 #[test]
 fn a_short_read_is_an_error_control() {
-    let message = caught(|| underruns_of_blocks(Defects::one(Defect::IgnoresUnderrun)));
+    let message = says(|| underruns_of_blocks(Defects::one(Defect::IgnoresUnderrun)));
     assert!(message.contains("passes for a whole one"), "{message}");
 }
 
@@ -120,19 +120,19 @@ fn absent_targets_and_units_are_told_apart_from_broken_ones() {
     let rig = Rig::schedule(Schedule::Eager);
     rig.run(GOOD, |task, driver| {
         let collector = Collector::new();
-        go(&driver, command(&collector, 1, at(2, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+        go(&*driver, command(&collector, 1, at(2, 0), TEST_UNIT_READY, NOTHING)).unwrap();
         assert_eq!(collector.wait(task, 1)[0].response, Response::BadTarget);
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let into = undercroft_block::scsi::Direction::In;
-        go(&driver, command(&collector, 2, at(0, 0), read10(4, 1), (into, 512))).unwrap();
+        go(&*driver, command(&collector, 2, at(0, 0), read10(4, 1), (into, 512))).unwrap();
         let answer = collector.wait(task, 1).remove(0);
         assert_eq!((answer.response, answer.status, answer.residual), (Response::Complete, Status::GOOD, 0));
         assert_eq!(answer.data, pattern(0, 4, 1));
         // Half of what there is room for.
-        go(&driver, command(&collector, 3, at(0, 0), read10(4, 1), (into, 1024))).unwrap();
+        go(&*driver, command(&collector, 3, at(0, 0), read10(4, 1), (into, 1024))).unwrap();
         assert_eq!(collector.wait(task, 1)[0].residual, 512);
         // More than there is room for.
-        go(&driver, command(&collector, 4, at(0, 0), read10(4, 2), (into, 512))).unwrap();
+        go(&*driver, command(&collector, 4, at(0, 0), read10(4, 2), (into, 512))).unwrap();
         assert_eq!(collector.wait(task, 1)[0].response, Response::Overrun);
     });
 }

@@ -22,9 +22,9 @@ fn works_without_memory(defects: Defects) {
     let rig = Rig::schedule(Schedule::Eager);
     rig.run(defects, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let commands: Vec<_> =
-            (0..50).map(|n| command(&collector, n, at(0, 0), read10(n as u8, 1), (Direction::In, 512))).collect();
+            (0..50).map(|n| command(&collector, n, at(0, 0), read10(n as u16, 1), (Direction::In, 512))).collect();
         rig.machine.fail_dma_after(0);
         let refused: Vec<_> = commands.into_iter().filter_map(|c| driver.submit(c).err()).map(end).collect();
         assert_eq!(refused, [], "a command needs memory");
@@ -40,7 +40,7 @@ fn a_pvs_01_a_pvs_04_a_command_allocates_nothing() {
 
 #[test]
 fn a_pvs_01_a_pvs_04_a_command_allocates_nothing_control() {
-    let message = caught(|| works_without_memory(Defects::one(Defect::AllocatesPerCommand)));
+    let message = says(|| works_without_memory(Defects::one(Defect::AllocatesPerCommand)));
     assert!(message.contains("a command needs memory"), "{message}");
 }
 
@@ -51,7 +51,7 @@ fn submitters_collide(defects: Defects) {
         let rig = Rig::new(config, undercroft_hosts::pvscsi::Layout::MsiX, Knobs::default());
         rig.run(defects, |task, driver| {
             let (collector, again) = (Collector::new(), Collector::new());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let (other, driver_in_hook) = (again.clone(), driver.clone());
             collector.on_answer(move |cookie| {
                 let next = command(&other, cookie, at(0, 0), TEST_UNIT_READY, NOTHING);
@@ -59,7 +59,7 @@ fn submitters_collide(defects: Defects) {
                 driver_in_hook.commit();
             });
             for n in 0..100 {
-                go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).expect("room");
+                go(&*driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).expect("room");
             }
             for (from, answers) in [collector.wait(task, 100), again.wait(task, 100)].into_iter().enumerate() {
                 let mut cookies: Vec<_> = answers.iter().map(|answer| answer.cookie).collect();
@@ -78,7 +78,7 @@ fn a_pvs_03_x08_the_ring_has_one_producer() {
 
 #[test]
 fn a_pvs_03_x08_the_ring_has_one_producer_control() {
-    let message = caught(|| submitters_collide(Defects::one(Defect::ProducerUnlocked)));
+    let message = says(|| submitters_collide(Defects::one(Defect::ProducerUnlocked)));
     assert!(message.contains("never comes") || message.contains("never published"), "{message}");
 }
 
@@ -101,7 +101,7 @@ fn refused_and_told(defects: Defects) {
         let rig = Rig::new(config, undercroft_hosts::pvscsi::Layout::MsiX, Knobs::default());
         rig.run(defects, |task, driver| {
             let (collector, room) = (Collector::new(), std::sync::Arc::new(Room::default()));
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             driver.watch(room.clone());
             rig.model(|model| model.set_faults(FaultScript::none().every(1, Fault::Delay(2_000_000))));
             let mut answered = 0;
@@ -139,7 +139,7 @@ fn a_pvs_03_p_12_no_wake_up_is_lost() {
 
 #[test]
 fn a_pvs_03_p_12_no_wake_up_is_lost_control() {
-    let message = caught(|| refused_and_told(Defects::one(Defect::NotesRefusalLate)));
+    let message = says(|| refused_and_told(Defects::one(Defect::NotesRefusalLate)));
     assert!(message.contains("never comes"), "{message}");
 }
 
@@ -150,10 +150,10 @@ fn drained_under_interrupts(defects: Defects) {
         let rig = Rig::new(config, undercroft_hosts::pvscsi::Layout::MsiX, Knobs::default());
         rig.run(defects, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             for n in 0..400 {
                 loop {
-                    match go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)) {
+                    match go(&*driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)) {
                         Ok(_) => break,
                         Err(refused) => {
                             assert_eq!(end(refused), Refusal::Full);
@@ -179,7 +179,7 @@ fn a_pvs_02_completions_are_drained_in_order() {
 
 #[test]
 fn a_pvs_02_completions_are_drained_in_order_control() {
-    let message = caught(|| drained_under_interrupts(Defects::one(Defect::DrainsBackwards)));
+    let message = says(|| drained_under_interrupts(Defects::one(Defect::DrainsBackwards)));
     assert!(message.contains("out of order") || message.contains("never comes"), "{message}");
 }
 
@@ -235,7 +235,7 @@ fn a_pvs_05_x08_p_11_a_busy_unit_is_asked_again_later_and_not_for_ever() {
 
 #[test]
 fn a_pvs_05_x08_p_11_a_busy_unit_is_asked_again_later_and_not_for_ever_control() {
-    let message = caught(|| busy_units(Defects::one(Defect::ResendsBusy)));
+    let message = says(|| busy_units(Defects::one(Defect::ResendsBusy)));
     assert!(message.contains("sent again at once") || message.contains("without end"), "{message}");
 }
 
@@ -246,7 +246,7 @@ fn completions_unlocked(defects: Defects) {
 
 fn ready_twice(task: &undercroft_hal::Task, driver: &Pvscsi) {
     let collector = Collector::new();
-    ready(task, driver, &collector);
+    ready(task, driver, &LUNS, &collector);
     go(driver, command(&collector, 1, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
     collector.wait(task, 1);
 }
@@ -258,7 +258,7 @@ fn completions_run_with_no_lock_held() {
 
 #[test]
 fn completions_run_with_no_lock_held_control() {
-    let message = caught(|| completions_unlocked(Defects::one(Defect::CompletesUnderLock)));
+    let message = says(|| completions_unlocked(Defects::one(Defect::CompletesUnderLock)));
     assert!(message.contains("a command is finished while a lock"), "{message}");
 }
 
@@ -267,7 +267,7 @@ fn batches(defects: Defects) {
     let rig = Rig::knobs(Schedule::Lazy, Knobs { order: Order::Lifo, ..Knobs::default() });
     rig.run(defects, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let turns = std::sync::Arc::new(AtomicU64::new(0));
         let counted = turns.clone();
         let other = std::sync::Arc::new(undercroft_hal::work::BottomHalfWork::new(0, move |_| {
@@ -294,7 +294,7 @@ fn a_bottom_half_works_in_batches() {
 
 #[test]
 fn a_bottom_half_works_in_batches_control() {
-    let message = caught(|| batches(Defects::one(Defect::NoBudget)));
+    let message = says(|| batches(Defects::one(Defect::NoBudget)));
     assert!(message.contains("the others had"), "{message}");
 }
 
@@ -304,14 +304,14 @@ fn threshold(defects: Defects) {
         let rig = Rig::knobs(Schedule::Eager, Knobs { threshold: value, ..Knobs::default() });
         rig.run(defects, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let before = rig.model(|model| model.kicks());
             let into = (Direction::In, 512);
             for n in 0..40 {
-                go(&driver, command(&collector, n, at(0, 0), read10(1, 1), into)).unwrap();
+                go(&*driver, command(&collector, n, at(0, 0), read10(1, 1), into)).unwrap();
                 collector.wait(task, 1);
             }
-            go(&driver, command(&collector, 0, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+            go(&*driver, command(&collector, 0, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
             collector.wait(task, 1);
             let after = rig.model(|model| model.kicks());
             let kicks = [after[0] - before[0], after[1] - before[1]];
@@ -327,7 +327,7 @@ fn no_kick_below_the_threshold() {
 
 #[test]
 fn no_kick_below_the_threshold_control() {
-    let message = caught(|| threshold(Defects::one(Defect::IgnoresThreshold)));
+    let message = says(|| threshold(Defects::one(Defect::IgnoresThreshold)));
     assert!(message.contains("did not want"), "{message}");
 }
 
@@ -336,10 +336,10 @@ fn above_the_threshold_there_are_kicks() {
     let rig = Rig::knobs(Schedule::Lazy, Knobs { threshold: Some(16), ..Knobs::default() });
     rig.run(GOOD, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let before = rig.model(|model| model.kicks());
         for n in 0..40 {
-            go(&driver, command(&collector, n, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
+            go(&*driver, command(&collector, n, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
         }
         let after = rig.model(|model| model.kicks());
         assert!(after[0] > before[0], "{after:?}");

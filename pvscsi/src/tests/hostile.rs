@@ -16,10 +16,10 @@ fn broken(defects: Defects, lies: &[Fault]) {
         rig.run(defects, |task, driver| {
             let (collector, sink) = (Collector::new(), Sink::new());
             driver.watch(sink.clone());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let mut submitted = 0;
             for n in 0..20 {
-                match go(&driver, command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))) {
+                match go(&*driver, command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))) {
                     Ok(_) => submitted += 1,
                     Err(refused) => assert!(matches!(end(refused), Refusal::Gone(_))),
                 }
@@ -28,9 +28,9 @@ fn broken(defects: Defects, lies: &[Fault]) {
             settle(task);
             assert_eq!(collector.count(), 0, "{fault:?}: once");
             assert!(answers.iter().any(|answer| answer.response == Response::Broken), "{fault:?} goes unseen");
-            let late = go(&driver, command(&collector, 0, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap_err();
+            let late = go(&*driver, command(&collector, 0, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap_err();
             assert_eq!(end(late), Refusal::Gone(Error::Broken));
-            assert_eq!(sink.events(), [HostEvent::Gone], "{fault:?}");
+            assert_eq!(sink.host_events(), [HostEvent::Gone], "{fault:?}");
         });
     }
 }
@@ -52,7 +52,7 @@ fn p_10_a_context_that_is_not_in_flight() {
 
 #[test]
 fn p_10_a_context_that_is_not_in_flight_control() {
-    let message = caught(|| broken(Defects::one(Defect::TrustsContext), &[Fault::OldContext]));
+    let message = says(|| broken(Defects::one(Defect::TrustsContext), &[Fault::OldContext]));
     assert!(message.contains("goes unseen") || message.contains("never comes"), "{message}");
 }
 
@@ -66,7 +66,7 @@ fn unwritten(defects: Defects) {
         let rig = Rig::schedule(Schedule::Lazy).faults(script);
         rig.run(defects, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let send = || {
                 for n in 0..BATCH {
                     driver.submit(command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))).unwrap();
@@ -94,7 +94,7 @@ fn p_15_a_status_that_nobody_wrote() {
 
 #[test]
 fn p_15_a_status_that_nobody_wrote_control() {
-    let message = caught(|| unwritten(Defects::one(Defect::TrustsContext)));
+    let message = says(|| unwritten(Defects::one(Defect::TrustsContext)));
     assert!(message.contains("what nobody wrote was taken for an answer"), "{message}");
 }
 
@@ -124,9 +124,9 @@ fn lengths(defects: Defects) {
         let rig = Rig::schedule(Schedule::Eager).faults(script);
         rig.run(defects, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             for cookie in [3, 4] {
-                go(&driver, command(&collector, cookie, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
+                go(&*driver, command(&collector, cookie, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
                 let answer = collector.wait(task, 1).remove(0);
                 assert_eq!(answer.response, Response::Complete, "{lie:?}");
                 assert!(answer.sense.len() <= 96 && answer.residual <= 512, "{lie:?}: {answer:?}");
@@ -145,13 +145,13 @@ fn p_16_lengths_that_cannot_be() {
 
 #[test]
 fn p_16_lengths_that_cannot_be_control_sense() {
-    let message = caught(|| lengths(Defects::one(Defect::TrustsSenseLength)));
+    let message = says(|| lengths(Defects::one(Defect::TrustsSenseLength)));
     assert!(message.contains("out of range"), "{message}");
 }
 
 #[test]
 fn p_16_lengths_that_cannot_be_control_data() {
-    let message = caught(|| lengths(Defects::one(Defect::TrustsDataLength)));
+    let message = says(|| lengths(Defects::one(Defect::TrustsDataLength)));
     assert!(message.contains("SaysMoved"), "{message}");
 }
 
@@ -188,8 +188,8 @@ fn statuses(defects: Defects) {
         let rig = Rig::schedule(Schedule::Eager).faults(script);
         rig.run(defects, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
-            go(&driver, command(&collector, 3, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+            ready(task, &*driver, &LUNS, &collector);
+            go(&*driver, command(&collector, 3, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
             assert_eq!(collector.wait(task, 1)[0].response, response, "{code:#x}");
         });
     }
@@ -197,8 +197,8 @@ fn statuses(defects: Defects) {
         let rig = Rig::schedule(Schedule::Eager).faults(FaultScript::none().at(3, Fault::ScsiStatus(code)));
         rig.run(defects, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
-            go(&driver, command(&collector, 3, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+            ready(task, &*driver, &LUNS, &collector);
+            go(&*driver, command(&collector, 3, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
             let answer = collector.wait(task, 1).remove(0);
             let status = if response == Response::Complete { Status(code as u8) } else { Status::GOOD };
             assert_eq!((answer.response, answer.status), (response, status), "{code:#x}");
@@ -213,7 +213,7 @@ fn every_status_of_the_adapter() {
 
 #[test]
 fn every_status_of_the_adapter_control() {
-    let message = caught(|| statuses(Defects::one(Defect::IgnoresHostStatus)));
+    let message = says(|| statuses(Defects::one(Defect::IgnoresHostStatus)));
     assert!(message.contains("0x11"), "{message}");
 }
 
@@ -224,10 +224,10 @@ fn stale_sense(defects: Defects) {
     let rig = Rig::schedule(Schedule::Eager).faults(script);
     rig.run(defects, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let mut senses = Vec::new();
         for n in [3, 4] {
-            go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+            go(&*driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
             senses.push(collector.wait(task, 1).remove(0).sense);
         }
         assert_eq!((senses[0][0], senses[0][2]), (0x70, 3));
@@ -242,7 +242,7 @@ fn a_recycled_slot_carries_no_stale_sense() {
 
 #[test]
 fn a_recycled_slot_carries_no_stale_sense_control() {
-    let message = caught(|| stale_sense(Defects::one(Defect::KeepsSense)));
+    let message = says(|| stale_sense(Defects::one(Defect::KeepsSense)));
     assert!(message.contains("sense data of another command"), "{message}");
 }
 
@@ -253,10 +253,10 @@ fn message_jumps(defects: Defects) {
         rig.run(defects, |task, driver| {
             let (collector, sink) = (Collector::new(), Sink::new());
             driver.watch(sink.clone());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             rig.model(|model| model.jump_messages(by));
             settle(task);
-            assert_eq!(sink.events(), [HostEvent::Gone], "{by}: messages that are none");
+            assert_eq!(sink.host_events(), [HostEvent::Gone], "{by}: messages that are none");
         });
     }
 }
@@ -268,7 +268,7 @@ fn a_message_producer_that_jumps() {
 
 #[test]
 fn a_message_producer_that_jumps_control() {
-    let message = caught(|| message_jumps(Defects::one(Defect::TrustsProducer)));
+    let message = says(|| message_jumps(Defects::one(Defect::TrustsProducer)));
     assert!(message.contains("messages that are none"), "{message}");
 }
 
@@ -296,8 +296,8 @@ fn everything_at_once() {
             let collector = Collector::new();
             let mut submitted = 0;
             for n in 0..600 {
-                let next = command(&collector, n, at(0, 0), read10(n as u8, 2), (Direction::In, 1024));
-                match go(&driver, next) {
+                let next = command(&collector, n, at(0, 0), read10(n as u16, 2), (Direction::In, 1024));
+                match go(&*driver, next) {
                     Ok(_) => submitted += 1,
                     Err(refused) => {
                         assert_eq!(end(refused), Refusal::Full);

@@ -27,7 +27,7 @@ fn messages(defects: Defects) {
             let expected = (0..40)
                 .flat_map(|n| [HostEvent::Added(at(n % 8, 0)), HostEvent::Removed(at(3, 300))])
                 .collect::<Vec<_>>();
-            assert_eq!(sink.events(), expected, "messages were lost");
+            assert_eq!(sink.host_events(), expected, "messages were lost");
             assert_eq!((driver.counts().messages, driver.counts().unclear), (80, 0));
             assert_eq!(rig.model(|model| model.lost_messages()), 0);
         });
@@ -41,7 +41,7 @@ fn every_message_is_acted_on_and_its_place_given_back() {
 
 #[test]
 fn every_message_is_acted_on_and_its_place_given_back_control() {
-    let message = caught(|| messages(Defects::one(Defect::KeepsMessages)));
+    let message = says(|| messages(Defects::one(Defect::KeepsMessages)));
     assert!(message.contains("messages were lost"), "{message}");
 }
 
@@ -52,7 +52,7 @@ fn unasked_for(defects: Defects) {
         rig.run(defects, |task, driver| {
             let (collector, sink) = (Collector::new(), Sink::new());
             driver.watch(sink.clone());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             for round in 0..20 {
                 rig.model(|model| {
                     model.message(2 + round, 0, 1, [0; 8]);
@@ -65,13 +65,13 @@ fn unasked_for(defects: Defects) {
                 });
                 settle(task);
                 let next = command(&collector, 1, at(0, 0), read10(7, 1), (Direction::In, 512));
-                if let Err(refused) = go(&driver, next) {
+                if let Err(refused) = go(&*driver, next) {
                     panic!("stopped by a message that nobody asked for: {:?}", end(refused));
                 }
                 assert_eq!(collector.wait(task, 1)[0].response, Response::Complete);
             }
             let one = [vec![HostEvent::Rescan; 5], vec![HostEvent::Removed(at(77, 0))]].concat();
-            assert_eq!(sink.events(), one.repeat(20));
+            assert_eq!(sink.host_events(), one.repeat(20));
             assert_eq!((driver.counts().messages, driver.counts().unclear), (120, 100));
         });
     }
@@ -84,7 +84,7 @@ fn p_14_messages_that_nobody_asked_for() {
 
 #[test]
 fn p_14_messages_that_nobody_asked_for_control() {
-    let message = caught(|| unasked_for(Defects::one(Defect::StopsAtUnknown)));
+    let message = says(|| unasked_for(Defects::one(Defect::StopsAtUnknown)));
     assert!(message.contains("stopped by a message that nobody asked for"), "{message}");
 }
 
@@ -138,15 +138,15 @@ fn removal(defects: Defects) {
     rig.run(defects, |task, driver| {
         let (collector, sink) = (Collector::new(), Sink::new());
         driver.watch(sink.clone());
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         for n in 0..200 {
-            go(&driver, command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))).unwrap();
+            go(&*driver, command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))).unwrap();
         }
         drop(driver);
         let answers = collector.wait(task, 200);
         assert!(answers.iter().all(|answer| answer.response == Response::Removed));
         settle(task);
-        assert_eq!((collector.count(), sink.events()), (0, vec![HostEvent::Gone]));
+        assert_eq!((collector.count(), sink.host_events()), (0, vec![HostEvent::Gone]));
     });
 }
 
@@ -157,7 +157,7 @@ fn removal_with_commands_in_flight() {
 
 #[test]
 fn removal_with_commands_in_flight_control() {
-    let message = caught(|| removal(Defects::one(Defect::ForgetsAtRemoval)));
+    let message = says(|| removal(Defects::one(Defect::ForgetsAtRemoval)));
     assert!(message.contains("never comes"), "{message}");
 }
 
@@ -169,9 +169,9 @@ fn surprise_removal() {
             Rig::new(Default::default(), layout, Default::default()).faults(FaultScript::none().from(3, Fault::Never));
         rig.run(GOOD, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             for n in 0..10 {
-                go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+                go(&*driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
             }
             rig.machine.unplug(&rig.host);
             settle(task);

@@ -18,7 +18,7 @@ fn each_means_carries_commands() {
             rig.run(GOOD, |task, driver| {
                 let collector = Collector::new();
                 for n in 0..300 {
-                    go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+                    go(&*driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
                     if n % 100 == 99 {
                         collector.wait(task, 100);
                     }
@@ -42,7 +42,7 @@ fn nothing_to_serve(defects: Defects) {
                 if n % 10 == 0 {
                     settle(task);
                 }
-                let sent = go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).map_err(end);
+                let sent = go(&*driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).map_err(end);
                 assert!(sent.is_ok(), "an interrupt with nothing to serve did harm");
             }
             collector.wait(task, 100);
@@ -60,7 +60,7 @@ fn p_19_interrupts_with_nothing_to_serve() {
 
 #[test]
 fn p_19_interrupts_with_nothing_to_serve_control() {
-    let message = caught(|| nothing_to_serve(Defects::one(Defect::ExpectsCompletion)));
+    let message = says(|| nothing_to_serve(Defects::one(Defect::ExpectsCompletion)));
     assert!(message.contains("an interrupt with nothing to serve did harm"), "{message}");
 }
 
@@ -77,7 +77,7 @@ fn shared_line(defects: Defects) {
         let other = Pvscsi::with_defects(task, function, defects).unwrap();
         let (mine, theirs) = (Collector::new(), Collector::new());
         for n in 0..50 {
-            go(&driver, command(&mine, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+            go(&*driver, command(&mine, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
             go(&other, command(&theirs, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
         }
         mine.wait(task, 50);
@@ -105,7 +105,7 @@ fn p_13_a_shared_line_is_claimed_by_whose_it_is() {
 
 #[test]
 fn p_13_a_shared_line_is_claimed_by_whose_it_is_control() {
-    let message = caught(|| shared_line(Defects::one(Defect::ClaimsEverything)));
+    let message = says(|| shared_line(Defects::one(Defect::ClaimsEverything)));
     assert!(message.contains("interrupt storm") || message.contains("goes unseen"), "{message}");
 }
 
@@ -115,11 +115,11 @@ fn an_interrupt_that_is_lost_is_made_up_for_by_the_next() {
     let rig = Rig::schedule(Schedule::Eager).faults(script);
     rig.run(GOOD, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
-        go(&driver, command(&collector, 1, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+        ready(task, &*driver, &LUNS, &collector);
+        go(&*driver, command(&collector, 1, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
         settle(task);
         assert_eq!(collector.count(), 0);
-        go(&driver, command(&collector, 2, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+        go(&*driver, command(&collector, 2, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
         assert_eq!(collector.wait(task, 2).len(), 2);
     });
 }

@@ -13,7 +13,7 @@ const SCHEDULES: [Schedule; 3] = [Schedule::Eager, Schedule::Lazy, Schedule::RAN
 
 /// Twenty reads that the device never answers, ten of target 0 and ten of target 3.
 fn stuck(task: &undercroft_hal::Task, driver: &Pvscsi, rig: &Rig, collector: &std::sync::Arc<Collector>) -> Vec<Tag> {
-    ready(task, driver, collector);
+    ready(task, driver, &LUNS, collector);
     go(driver, command(collector, 0, at(3, 0), TEST_UNIT_READY, NOTHING)).unwrap();
     collector.wait(task, 1);
     rig.model(|model| model.set_faults(FaultScript::none().from(0, Fault::Never)));
@@ -60,7 +60,7 @@ fn resets_end_what_they_should() {
             assert!(answers.iter().all(|answer| answer.response == Response::Reset && answer.cookie < 10));
             // It goes on.
             rig.model(|model| model.set_faults(FaultScript::none()));
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
         });
     }
 }
@@ -70,7 +70,7 @@ fn unpublished(defects: Defects) {
     let rig = Rig::schedule(Schedule::Lazy);
     rig.run(defects, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         rig.model(|model| model.set_faults(FaultScript::none().from(0, Fault::Never)));
         let tag = driver.submit(command(&collector, 7, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
         assert_eq!(driver.manage(Management::Abort(tag)), Managed::Asked);
@@ -87,7 +87,7 @@ fn an_abort_of_a_command_that_was_not_shown_yet() {
 
 #[test]
 fn an_abort_of_a_command_that_was_not_shown_yet_control() {
-    let message = caught(|| unpublished(Defects::one(Defect::AbortsUnpublished)));
+    let message = says(|| unpublished(Defects::one(Defect::AbortsUnpublished)));
     assert!(message.contains("did not find its command"), "{message}");
 }
 
@@ -136,21 +136,22 @@ fn adapter_reset(defects: Defects) {
                     // What is sent from now on is answered.
                     rig.model(|model| model.set_faults(FaultScript::none()));
                     assert_eq!(driver.manage(Management::ResetHost), Managed::Asked);
-                    let late = go(&driver, command(&collector, 99, at(0, 0), TEST_UNIT_READY, NOTHING));
+                    let late = go(&*driver, command(&collector, 99, at(0, 0), TEST_UNIT_READY, NOTHING));
                     if let Err(refused) = late {
                         assert_eq!(end(refused), Refusal::Full, "it will go on");
                     } else {
                         submitted += 1;
                     }
                     let answers = collector.wait(task, submitted);
-                    let known =
-                        |answer: &super::rig::Answer| matches!(answer.response, Response::Complete | Response::Reset);
+                    let known = |answer: &undercroft_hosts::rig::Answer| {
+                        matches!(answer.response, Response::Complete | Response::Reset)
+                    };
                     assert!(answers.iter().all(known), "{answers:?}");
                     settle(task);
                     assert_eq!((collector.count(), driver.counts().resets), (0, round));
                 }
-                ready(task, &driver, &collector);
-                assert!(sink.events().contains(&HostEvent::Rescan), "messages may have been lost");
+                ready(task, &*driver, &LUNS, &collector);
+                assert!(sink.host_events().contains(&HostEvent::Rescan), "messages may have been lost");
             });
         }
     }
@@ -163,7 +164,7 @@ fn a_reset_of_the_adapter_with_commands_in_flight() {
 
 #[test]
 fn a_reset_of_the_adapter_with_commands_in_flight_control() {
-    let message = caught(|| adapter_reset(Defects::one(Defect::ForgetsAtReset)));
+    let message = says(|| adapter_reset(Defects::one(Defect::ForgetsAtReset)));
     assert!(message.contains("never comes") || message.contains("left behind"), "{message}");
 }
 
@@ -200,7 +201,7 @@ fn a_reset_that_fails_is_the_end() {
         assert_eq!(driver.manage(Management::ResetHost), Managed::Asked);
         assert!(collector.wait(task, 20).iter().all(|answer| answer.response == Response::Reset));
         settle(task);
-        assert_eq!(sink.events(), [HostEvent::Gone]);
+        assert_eq!(sink.host_events(), [HostEvent::Gone]);
         assert_eq!(driver.manage(Management::ResetBus), Managed::Refused);
         assert_eq!(driver.manage(Management::ResetHost), Managed::Refused);
     });

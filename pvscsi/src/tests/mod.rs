@@ -10,8 +10,8 @@ mod rig;
 mod setup;
 mod shapes;
 
-pub(crate) use rig::caught;
-use rig::{
-    Collector, GOOD, NOTHING, Rig, Sink, TEST_UNIT_READY, at, bytes, command, end, go, pattern, pieces, read, read10,
-    ready, settle, with_pieces, write,
+use rig::{GOOD, LUNS, Rig, pattern, with_pieces};
+pub(crate) use undercroft_hosts::rig::says;
+use undercroft_hosts::rig::{
+    Collector, NOTHING, Sink, TEST_UNIT_READY, at, bytes, command, end, go, pieces, read, read10, ready, settle, write,
 };

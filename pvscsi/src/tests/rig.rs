@@ -1,17 +1,14 @@
-//! What the tests share: a machine with an adapter, commands and their answers, requests and their completions.
+//! What the tests share: a machine with an adapter and the driver on it.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use std::sync::Mutex;
 
-use undercroft_block::scsi::{
-    Address, Cdb, Command, Direction, Host, HostEvent, HostWatcher, Initiator, Lun, Outcome, Refused, Response, Status,
-};
-use undercroft_block::{Complete, Completion, Data, Error, Op, Piece, Refusal, Request, Tag};
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
-use undercroft_hal::{BottomHalf, Task, cpu, pci};
+use undercroft_block::scsi::{Command, Direction};
+use undercroft_block::{Data, Piece};
+use undercroft_hal::{Task, pci};
 use undercroft_hosts::pvscsi::{FaultScript, Knobs, Layout, Pvscsi as Model};
+use undercroft_hosts::rig::{Collector, at, settle, with_data};
 use undercroft_hosts::scsi::{Lun as Unit, LunSettings, Target};
 use undercroft_hosts::{Config, Disk, Handle, Machine, Schedule};
 
@@ -19,9 +16,8 @@ use crate::defect::Defects;
 use crate::{ProbeError, Pvscsi};
 
 pub(super) const GOOD: Defects = Defects::none();
-pub(super) const TEST_UNIT_READY: [u8; 10] = [0; 10];
-pub(super) const READ_10: u8 = 0x28;
-pub(super) const NOTHING: (Direction, usize) = (Direction::None, 0);
+/// The units of target 0.
+pub(super) const LUNS: [u32; 3] = [0, 5, 300];
 
 /// A machine with one adapter: a target 0 with units 0, 5 (of 4096-byte blocks) and 300, filled by the seeds 0, 5 and 300, and a target 3
 /// with unit 0, filled by the seed 3.
@@ -81,98 +77,6 @@ impl Rig {
     }
 }
 
-/// What came of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) cookie: u64,
-    pub(super) response: Response,
-    pub(super) status: Status,
-    pub(super) sense: Vec<u8>,
-    pub(super) residual: u32,
-    pub(super) data: Vec<u8>,
-}
-
-/// Called with the cookie of each answer.
-type Hook = Arc<dyn Fn(u64) + Send + Sync>;
-
-/// Collects what comes back.
-#[derive(Default)]
-pub(super) struct Collector {
-    answers: Mutex<Vec<Answer>>,
-    hook: Mutex<Option<Hook>>,
-}
-
-impl Collector {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    pub(super) fn wait(&self, task: &Task, count: usize) -> Vec<Answer> {
-        task.wait_until(|| self.answers.lock().unwrap().len() >= count);
-        core::mem::take(&mut *self.answers.lock().unwrap())
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.answers.lock().unwrap().len()
-    }
-
-    /// Has `hook` called, in the bottom half, with the cookie of each answer.
-    pub(super) fn on_answer(&self, hook: impl Fn(u64) + Send + Sync + 'static) {
-        *self.hook.lock().unwrap() = Some(Arc::new(hook));
-    }
-
-    pub(super) fn forget_hook(&self) {
-        *self.hook.lock().unwrap() = None;
-    }
-}
-
-impl Initiator for Collector {
-    fn done(self: Arc<Self>, cx: &BottomHalf, command: Command, outcome: &Outcome<'_>) {
-        let data = command.pieces().iter().flat_map(|piece| piece.bytes().to_vec()).collect();
-        // The cookie travels as the block number, which nobody looks at.
-        let request = command.into_request();
-        let answer = Answer {
-            cookie: request.request().lba,
-            response: outcome.response,
-            status: outcome.status,
-            sense: outcome.sense.to_vec(),
-            residual: outcome.residual,
-            data,
-        };
-        let hook = self.hook.lock().unwrap().clone();
-        if let Some(hook) = hook {
-            hook(answer.cookie);
-        }
-        self.answers.lock().unwrap().push(answer);
-        request.finish(cx, Ok(()));
-    }
-}
-
-pub(super) fn at(target: u16, lun: u32) -> Address {
-    Address { target, lun: Lun::new(lun).unwrap() }
-}
-
-/// Drops what is finished.
-struct Drain;
-
-impl Complete for Drain {
-    fn complete(&self, _cx: &BottomHalf, _cookie: u64, request: Request, _result: Result<(), Error>) {
-        drop(request);
-    }
-}
-
-/// A command with `bytes` of data, in or out.
-pub(super) fn command(
-    collector: &Arc<Collector>,
-    cookie: u64,
-    to: Address,
-    cdb: [u8; 10],
-    (direction, bytes): (Direction, usize),
-) -> Command {
-    let data = if bytes == 0 { Data::None } else { buffer(bytes).into() };
-    with_data(collector, cookie, to, cdb, direction, data)
-}
-
 /// A command with its data in pieces of 512 bytes, each in a buffer of its own.
 pub(super) fn with_pieces(
     collector: &Arc<Collector>,
@@ -184,133 +88,6 @@ pub(super) fn with_pieces(
     with_data(collector, cookie, at(0, 0), cdb, direction, Data::List(data))
 }
 
-fn with_data(
-    collector: &Arc<Collector>,
-    cookie: u64,
-    to: Address,
-    cdb: [u8; 10],
-    direction: Direction,
-    data: Data,
-) -> Command {
-    let request = Request::new(Op::Read, cookie, 1, data, Completion::new(Arc::new(Drain), cookie));
-    Command::new(to, Cdb::new(cdb), direction, request.accept(), Arc::clone(collector) as Arc<dyn Initiator>)
-}
-
-pub(super) fn pieces(count: usize) -> Vec<Piece> {
-    // Lying apart, and not at the beginning of their pages.
-    (0..count).map(|n| Piece::new(buffer(1024), n % 2 * 512, 512)).collect()
-}
-
-pub(super) const fn read10(lba: u8, blocks: u16) -> [u8; 10] {
-    let [high, low] = blocks.to_be_bytes();
-    [READ_10, 0, 0, 0, 0, lba, 0, high, low, 0]
-}
-
-pub(super) fn go(driver: &Pvscsi, command: Command) -> Result<Tag, Refused> {
-    let tag = driver.submit(command)?;
-    driver.commit();
-    Ok(tag)
-}
-
-/// Clears the unit attentions that every unit has after power-on: three commands.
-pub(super) fn ready(task: &Task, driver: &Pvscsi, collector: &Arc<Collector>) {
-    for lun in [0, 5, 300] {
-        go(driver, command(collector, 0, at(0, lun), TEST_UNIT_READY, NOTHING)).unwrap();
-        collector.wait(task, 1);
-    }
-}
-
-/// Gives a refused command's request an end.
-pub(super) fn end(refused: Refused) -> Refusal {
-    drop(refused.command.into_request().give_back());
-    refused.why
-}
-
-/// The message of the panic of `f`: what a check says of a broken twin.
-pub(crate) fn caught(f: impl FnOnce()) -> String {
-    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).expect_err("the hazard goes unseen");
-    match payload.downcast::<String>() {
-        Ok(message) => *message,
-        Err(payload) => payload.downcast_ref::<&str>().map_or_else(String::new, |text| (*text).into()),
-    }
-}
-
 pub(super) fn pattern(seed: u64, sector: u64, sectors: u64) -> Vec<u8> {
     (sector..sector + sectors).flat_map(|sector| Disk::pattern(seed, sector)).collect()
-}
-
-/// A block request that is done.
-#[derive(Debug)]
-pub(super) struct Done {
-    pub(super) cookie: u64,
-    pub(super) request: Request,
-    pub(super) result: Result<(), Error>,
-}
-
-/// Collects completions and events.
-#[derive(Debug, Default)]
-pub(super) struct Sink {
-    done: Mutex<Vec<Done>>,
-    pub(super) host_events: Mutex<Vec<HostEvent>>,
-}
-
-impl Sink {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    pub(super) fn to(self: &Arc<Self>, cookie: u64) -> Completion {
-        Completion::new(self.clone(), cookie)
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.done.lock().unwrap().len()
-    }
-
-    pub(super) fn wait(&self, task: &Task, count: usize) -> Vec<Done> {
-        task.wait_until(|| self.count() >= count);
-        core::mem::take(&mut *self.done.lock().unwrap())
-    }
-
-    pub(super) fn events(&self) -> Vec<HostEvent> {
-        self.host_events.lock().unwrap().clone()
-    }
-}
-
-impl Complete for Sink {
-    fn complete(&self, _cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
-        self.done.lock().unwrap().push(Done { cookie, request, result });
-    }
-}
-
-impl HostWatcher for Sink {
-    fn event(&self, _cx: &BottomHalf, event: HostEvent) {
-        self.host_events.lock().unwrap().push(event);
-    }
-}
-
-pub(super) fn buffer(bytes: usize) -> DmaBuf {
-    DmaBuf::new(bytes, DmaConstraints::ANY).expect("memory")
-}
-
-pub(super) fn read(lba: u64, blocks: u32, block_size: u32, completion: Completion) -> Request {
-    Request::new(Op::Read, lba, blocks, buffer((blocks * block_size) as usize).into(), completion)
-}
-
-pub(super) fn write(lba: u64, fill: &[u8], block_size: u32, completion: Completion) -> Request {
-    let mut buf = buffer(fill.len());
-    buf.copy_from_slice(fill);
-    Request::new(Op::Write, lba, fill.len() as u32 / block_size, buf.into(), completion)
-}
-
-pub(super) fn bytes(request: &Request) -> Vec<u8> {
-    request.data.pieces().iter().flat_map(|piece| piece.bytes().to_vec()).collect()
-}
-
-/// Lets everything that is pending happen.
-pub(super) fn settle(task: &Task) {
-    for _ in 0..2000 {
-        task.run_pending();
-        cpu::relax();
-    }
 }

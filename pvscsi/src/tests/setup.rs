@@ -22,10 +22,10 @@ fn says_who_it_is_and_refuses_what_it_cannot_address() {
             assert_eq!(info.limits.max_segments, 255);
             let collector = Collector::new();
             for to in [at(65, 0), at(0, 0x4000)] {
-                let refused = go(&driver, command(&collector, 0, to, TEST_UNIT_READY, NOTHING)).unwrap_err();
+                let refused = go(&*driver, command(&collector, 0, to, TEST_UNIT_READY, NOTHING)).unwrap_err();
                 assert_eq!(end(refused), Refusal::Invalid(Error::OutOfRange));
             }
-            let refused = go(&driver, with_pieces(&collector, 0, read10(0, 256), READ.0, pieces(256))).unwrap_err();
+            let refused = go(&*driver, with_pieces(&collector, 0, read10(0, 256), READ.0, pieces(256))).unwrap_err();
             assert_eq!(end(refused), Refusal::Invalid(Error::TooLarge));
         });
     }
@@ -38,7 +38,7 @@ fn early_revisions_lack_what_they_lack() {
     let knobs = Knobs { no_messages: true, ..Knobs::default() };
     Rig::knobs(Schedule::Eager, knobs).run(GOOD, |task, driver| {
         assert_eq!(driver.identity().transport, "");
-        ready(task, &driver, &Collector::new());
+        ready(task, &*driver, &LUNS, &Collector::new());
     });
     // The command that tells the number of targets fails too: as many as can be addressed.
     let knobs = Knobs { refuses: 1 << 11, threshold: Some(4), ..Knobs::default() };
@@ -77,7 +77,7 @@ fn memory_fails(defects: Defects) {
             match rig.probe(task, defects) {
                 Ok(driver) => {
                     assert!(driver.info().depth == 128 || (after > 270 && driver.info().depth == 256), "{after}");
-                    ready(task, &driver, &Collector::new());
+                    ready(task, &driver, &LUNS, &Collector::new());
                 }
                 Err(error) => {
                     assert!(matches!(error, ProbeError::Memory(_)), "{error:?}");
@@ -98,7 +98,7 @@ fn a_pvs_01_memory_that_runs_out_in_setup() {
 
 #[test]
 fn a_pvs_01_memory_that_runs_out_in_setup_control() {
-    let message = caught(|| memory_fails(Defects::one(Defect::LeaksOnFailure)));
+    let message = says(|| memory_fails(Defects::one(Defect::LeaksOnFailure)));
     // Seen by the test itself, or at the end of the machine.
     assert!(message.contains("leaked:") || message.contains("leaves memory behind"), "{message}");
 }

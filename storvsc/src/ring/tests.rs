@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::defect::{Defect, Defects};
-use crate::tests::caught;
+use crate::tests::says;
 
 /// One ring's memory, seen from both sides.
 #[derive(Debug, Clone)]
@@ -184,7 +184,7 @@ fn a_svsc_09_a_svsc_10_signals_when_they_are_needed() {
 
 #[test]
 fn a_svsc_09_a_svsc_10_signals_when_they_are_needed_control() {
-    let message = caught(|| signals(Defects::one(Defect::SignalsAlways)));
+    let message = says(|| signals(Defects::one(Defect::SignalsAlways)));
     assert!(message.contains("a needless signal"), "{message}");
 }
 
@@ -268,7 +268,7 @@ fn offsets_out_of_range_are_breaches() {
 
 #[test]
 fn offsets_out_of_range_are_breaches_control() {
-    let message = caught(|| nonsense(Defects::one(Defect::TrustsOffsets)));
+    let message = says(|| nonsense(Defects::one(Defect::TrustsOffsets)));
     assert!(message.contains("is believed"), "{message}");
 }
 
@@ -302,6 +302,6 @@ fn packets_of_impossible_length_are_breaches() {
 
 #[test]
 fn packets_of_impossible_length_are_breaches_control() {
-    let message = caught(|| lengths(Defects::one(Defect::TrustsLength)));
+    let message = says(|| lengths(Defects::one(Defect::TrustsLength)));
     assert!(message.contains("is believed"), "{message}");
 }

@@ -17,7 +17,7 @@ fn works_without_memory(defects: Defects) {
     let rig = Rig::schedule(Schedule::Eager);
     rig.run(defects, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let commands: Vec<_> =
             (0..50).map(|n| command(&collector, n, at(0, 0), read10(n as u16, 1), (Direction::In, SECTOR))).collect();
         rig.machine.fail_dma_after(0);
@@ -35,7 +35,7 @@ fn a_svsc_02_a_svsc_05_a_svsc_07_a_command_allocates_nothing() {
 
 #[test]
 fn a_svsc_02_a_svsc_05_a_svsc_07_a_command_allocates_nothing_control() {
-    let message = caught(|| works_without_memory(Defects::one(Defect::AllocatesPerCommand)));
+    let message = says(|| works_without_memory(Defects::one(Defect::AllocatesPerCommand)));
     assert!(message.contains("a command needs memory"), "{message}");
 }
 
@@ -45,7 +45,7 @@ fn resubmits(defects: Defects) {
         let rig = Rig::schedule(schedule).settings(|settings| settings.depth = 8);
         rig.run(defects, |task, driver| {
             let (collector, again) = (Collector::new(), Collector::new());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let (other, driver_in_hook) = (again.clone(), driver.clone());
             let refused = Arc::new(AtomicUsize::new(0));
             let counted = refused.clone();
@@ -78,13 +78,13 @@ fn a_svsc_03_a_completion_finds_its_slot_free() {
 
 #[test]
 fn a_svsc_03_a_completion_finds_its_slot_free_control() {
-    let message = caught(|| resubmits(Defects::one(Defect::FreesSlotLate)));
+    let message = says(|| resubmits(Defects::one(Defect::FreesSlotLate)));
     assert!(message.contains("no room for the command"), "{message}");
 }
 
 #[test]
 fn a_svsc_03_no_lock_is_held_control() {
-    let message = caught(|| resubmits(Defects::one(Defect::CompletesUnderLock)));
+    let message = says(|| resubmits(Defects::one(Defect::CompletesUnderLock)));
     assert!(message.contains("a command is finished while a lock"), "{message}");
 }
 
@@ -95,7 +95,7 @@ fn submitters_collide(defects: Defects) {
         let rig = Rig::cpus(cpus, Schedule::RANDOM, seed);
         rig.run(defects, |task, driver| {
             let (collector, again) = (Collector::new(), Collector::new());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let (other, driver_in_hook) = (again.clone(), driver.clone());
             let inside = AtomicUsize::new(0);
             collector.on_answer(move |cookie| {
@@ -110,7 +110,7 @@ fn submitters_collide(defects: Defects) {
                 inside.fetch_and(!(1 << cpu::current()), Ordering::SeqCst);
             });
             for n in 0..100 {
-                go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).expect("room");
+                go(&*driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).expect("room");
             }
             for (from, answers) in [collector.wait(task, 100), again.wait(task, 100)].into_iter().enumerate() {
                 let mut cookies: Vec<_> = answers.iter().map(|answer| answer.cookie).collect();
@@ -130,7 +130,7 @@ fn a_svsc_01_a_svsc_04_submitters_and_completions_collide() {
 
 #[test]
 fn a_svsc_01_a_svsc_04_submitters_and_completions_collide_control() {
-    let message = caught(|| submitters_collide(Defects::one(Defect::SameTransaction)));
+    let message = says(|| submitters_collide(Defects::one(Defect::SameTransaction)));
     assert!(message.contains("Gone(Broken)"), "{message}");
 }
 
@@ -157,7 +157,7 @@ fn refused_and_told(defects: Defects) {
         });
         rig.run(defects, |task, driver| {
             let (collector, room) = (Collector::new(), Arc::new(Room::default()));
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             driver.watch(room.clone());
             let mut cookie = 0;
             for _ in 0..30 {
@@ -187,6 +187,6 @@ fn x06_a_svsc_06_a_svsc_08_no_wake_up_is_lost() {
 
 #[test]
 fn x06_a_svsc_06_a_svsc_08_no_wake_up_is_lost_control() {
-    let message = caught(|| refused_and_told(Defects::one(Defect::ForgetsRefusal)));
+    let message = says(|| refused_and_told(Defects::one(Defect::ForgetsRefusal)));
     assert!(message.contains("never comes"), "{message}");
 }

@@ -16,11 +16,11 @@ fn lie(fault: Fault, schedule: Schedule, defects: Defects) -> Vec<Response> {
     rig.allowed = |breach| matches!(breach, Breach::Memory(_));
     rig.run(defects, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         rig.model(|host| host.set_packet_faults(Script::none().at(5, fault)));
         let mut sent = 0;
         for n in 0..20 {
-            match go(&driver, command(&collector, n, at(0, 0), read10(n as u16, 1), (Direction::In, SECTOR))) {
+            match go(&*driver, command(&collector, n, at(0, 0), read10(n as u16, 1), (Direction::In, SECTOR))) {
                 Ok(_) => sent += 1,
                 Err(refused) => drop(end(refused)),
             }
@@ -109,7 +109,7 @@ fn stale(defects: Defects) {
         let rig = Rig::schedule(Schedule::Lazy);
         rig.run(defects, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             rig.model(|host| host.set_packet_faults(Script::none().at(1, fault)));
             for n in 0..4 {
                 driver.submit(command(&collector, n, at(0, 0), read10(n as u16, 1), (Direction::In, SECTOR))).unwrap();
@@ -119,7 +119,7 @@ fn stale(defects: Defects) {
             // Slots are used again meanwhile.
             for n in 4..8 {
                 let next = command(&collector, n, at(0, 0), read10(n as u16, 1), (Direction::In, SECTOR));
-                if let Err(refused) = go(&driver, next) {
+                if let Err(refused) = go(&*driver, next) {
                     end(refused);
                 }
             }
@@ -139,7 +139,7 @@ fn x06_transactions_are_doubted() {
 
 #[test]
 fn x06_transactions_are_doubted_control() {
-    let message = caught(|| stale(Defects::one(Defect::TrustsTransaction)));
+    let message = says(|| stale(Defects::one(Defect::TrustsTransaction)));
     assert!(message.contains("a stale id is believed") || message.contains("other than"), "{message}");
 }
 
@@ -162,9 +162,9 @@ fn doubted(defects: Defects) {
         let rig = Rig::schedule(Schedule::Eager);
         rig.run(defects, |task, driver| {
             let collector = Collector::new();
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             rig.model(|host| host.set_packet_faults(Script::none().at(0, fault)));
-            go(&driver, command(&collector, 1, at(0, 0), read10(0, 1), (Direction::In, SECTOR))).unwrap();
+            go(&*driver, command(&collector, 1, at(0, 0), read10(0, 1), (Direction::In, SECTOR))).unwrap();
             let answer = collector.wait(task, 1).remove(0);
             assert_eq!(answer.response, right, "{fault:?} is believed");
             assert!(answer.residual <= SECTOR as u32, "{fault:?} is believed");
@@ -180,7 +180,7 @@ fn outcomes_are_doubted() {
 #[test]
 fn outcomes_are_doubted_control() {
     for defect in [Defect::IgnoresSrbStatus, Defect::TrustsTransferLength] {
-        let message = caught(|| doubted(Defects::one(defect)));
+        let message = says(|| doubted(Defects::one(defect)));
         assert!(message.contains("is believed"), "{message}");
     }
 }

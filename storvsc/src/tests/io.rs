@@ -13,7 +13,7 @@ const SECTOR: usize = 512;
 /// `total` reads of one sector, `depth` at a time, each compared with what is on the disk. Returns how many were refused for want of room.
 fn reads(task: &Task, driver: &Arc<Storvsc>, total: u64, depth: usize) -> u64 {
     let collector = Collector::new();
-    ready(task, driver, &collector);
+    ready(task, &**driver, &LUNS, &collector);
     let (mut next, mut done, mut refused) = (0u64, 0u64, 0);
     let lba = |n: u64| (n * 7919 % 16_000) as u16;
     while done < total {
@@ -91,7 +91,7 @@ fn a_svsc_09_signals_and_interrupts_are_counted() {
     let rig = Rig::schedule(Schedule::Lazy);
     rig.run(GOOD, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let before = rig.model(|host| host.counts());
         for round in 0..10 {
             for n in 0..16 {
@@ -116,7 +116,7 @@ fn a_svsc_07_segments_at_their_limits() {
     let rig = Rig::schedule(Schedule::RANDOM);
     rig.run(GOOD, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let most = driver.info().limits.max_transfer_bytes as usize;
         assert_eq!(most, 0x4_0000);
         let page = |len: usize| -> Piece { buffer(len).into() };
@@ -136,7 +136,7 @@ fn a_svsc_07_segments_at_their_limits() {
             let sectors: usize = data.iter().map(Piece::len).sum::<usize>() / SECTOR;
             let data = Data::List(data);
             let command = with_data(&collector, n as u64, at(0, 0), read10(3, sectors as u16), Direction::In, data);
-            match go(&driver, command) {
+            match go(&*driver, command) {
                 Ok(_) => {
                     assert!(taken, "case {n} is taken");
                     let answer = collector.wait(task, 1).remove(0);
@@ -161,7 +161,7 @@ fn outcomes_are_what_the_unit_said() {
     rig.run(GOOD, |task, driver| {
         let collector = Collector::new();
         let once = |to, cdb, data| {
-            go(&driver, command(&collector, 1, to, cdb, data)).unwrap();
+            go(&*driver, command(&collector, 1, to, cdb, data)).unwrap();
             collector.wait(task, 1).remove(0)
         };
         // The first command finds the attention of power-on.

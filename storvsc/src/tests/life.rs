@@ -34,7 +34,7 @@ fn rescinded(defects: Defects) {
         let rig = Rig::cpus(cpus, schedule, 7).with(|host| host.knobs.torn_down_after = 20_000);
         rig.run(defects, |task, driver| {
             let (collector, sink) = (Collector::new(), Sink::new());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             driver.watch(sink.clone());
             rig.model(never);
             submit_all(&driver, &collector, 20);
@@ -53,7 +53,7 @@ fn rescinded(defects: Defects) {
             assert!(cookies.into_iter().eq(0..20), "each once");
             assert!(answers.iter().all(|answer| answer.response == Response::Removed));
             settle(task);
-            assert_eq!(sink.events().last(), Some(&HostEvent::Gone));
+            assert_eq!(sink.host_events().last(), Some(&HostEvent::Gone));
             let refused = driver.submit(command(&collector, 99, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap_err();
             assert_eq!(end(refused), Refusal::Gone(Error::Removed));
         });
@@ -67,7 +67,7 @@ fn a_rescind_ends_what_is_outstanding() {
 
 #[test]
 fn a_rescind_ends_what_is_outstanding_control() {
-    let message = caught(|| rescinded(Defects::one(Defect::EndsBeforeTorndown)));
+    let message = says(|| rescinded(Defects::one(Defect::EndsBeforeTorndown)));
     assert!(message.contains("while the host had its memory"), "{message}");
 }
 
@@ -106,7 +106,7 @@ fn a_reset_brings_the_controller_back() {
         let rig = Rig::cpus(cpus, schedule, 11);
         rig.run(GOOD, |task, driver| {
             let (collector, sink) = (Collector::new(), Sink::new());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             driver.watch(sink.clone());
             for round in 1..4 {
                 rig.model(never);
@@ -121,15 +121,15 @@ fn a_reset_brings_the_controller_back() {
                 assert!(answers.iter().all(|answer| ended(answer.response)), "{answers:?}");
                 // Whoever was refused is told when there is room again.
                 for _ in 0..200_000 {
-                    if sink.events().contains(&HostEvent::Room) {
+                    if sink.host_events().contains(&HostEvent::Room) {
                         break;
                     }
                     task.run_pending();
                     cpu::relax();
                 }
-                assert!(sink.events().contains(&HostEvent::Room), "nobody says that it goes on");
-                sink.host_events.lock().unwrap().clear();
-                go(&driver, command(&collector, 1, at(0, 0), read10(3, 1), (Direction::In, SECTOR))).unwrap();
+                assert!(sink.host_events().contains(&HostEvent::Room), "nobody says that it goes on");
+                sink.forget_events();
+                go(&*driver, command(&collector, 1, at(0, 0), read10(3, 1), (Direction::In, SECTOR))).unwrap();
                 assert_eq!(collector.spin(task, 1)[0].status, Status::GOOD);
                 settle(task);
                 assert_eq!((driver.counts().resets, usize::from(driver.channels())), (round, cpus));
@@ -143,9 +143,9 @@ fn resets_of_unit_and_bus() {
     let rig = Rig::schedule(Schedule::RANDOM);
     rig.run(GOOD, |task, driver| {
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         rig.model(|host| host.set_packet_faults(Script::none().at(0, Fault::Never)));
-        let tag = go(&driver, command(&collector, 1, at(0, 0), read10(0, 1), (Direction::In, SECTOR))).unwrap();
+        let tag = go(&*driver, command(&collector, 1, at(0, 0), read10(0, 1), (Direction::In, SECTOR))).unwrap();
         assert_eq!(driver.manage(Management::Abort(tag)), Managed::Unsupported);
         assert_eq!(driver.manage(Management::ResetUnit(at(0, 0))), Managed::Asked);
         assert_eq!(collector.spin(task, 1)[0].response, Response::Aborted);
@@ -164,7 +164,7 @@ fn the_driver_goes_with_commands_in_flight() {
         rig.on_bus(GOOD, |task, bus| {
             let driver = Arc::new(rig.probe(task, bus, GOOD).unwrap());
             let collector = Collector::new();
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             rig.model(never);
             submit_all(&driver, &collector, 25);
             drop(driver);
@@ -190,7 +190,7 @@ fn unload_and_reconnect_under_load() {
                 let bus = VmBus::connect(task, partition, &rig.settings).unwrap();
                 let driver = Arc::new(rig.probe(task, &bus, GOOD).unwrap());
                 let collector = Collector::new();
-                ready(task, &driver, &collector);
+                ready(task, &*driver, &LUNS, &collector);
                 rig.model(never);
                 submit_all(&driver, &collector, 25);
                 assert!(bus.unload(task), "the host says that it is over");
@@ -289,7 +289,7 @@ fn absent_units_in_both_styles() {
             assert_eq!(found.disks.len(), 3);
             let collector = Collector::new();
             for cdb in [[0x12, 0, 0, 0, 36, 0, 0, 0, 0, 0], read10(0, 1)] {
-                go(&driver, command(&collector, 1, at(0, 1), cdb, (Direction::In, SECTOR))).unwrap();
+                go(&*driver, command(&collector, 1, at(0, 1), cdb, (Direction::In, SECTOR))).unwrap();
                 let answer = collector.wait(task, 1).remove(0);
                 assert!(answer.response == Response::BadTarget || answer.data[0] == 0x7f, "{answer:?}");
             }
@@ -327,9 +327,9 @@ fn sub_channels_late_and_moved() {
         }
         assert_eq!(driver.channels(), 4);
         let collector = Collector::new();
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         driver.move_channel(task, 0, 2).unwrap();
-        go(&driver, command(&collector, 1, at(0, 0), read10(3, 1), (Direction::In, SECTOR))).unwrap();
+        go(&*driver, command(&collector, 1, at(0, 0), read10(3, 1), (Direction::In, SECTOR))).unwrap();
         assert_eq!(collector.wait(task, 1)[0].status, Status::GOOD);
         driver.move_channel(task, 0, 0).unwrap();
     });

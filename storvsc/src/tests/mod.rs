@@ -13,14 +13,6 @@ use alloc::sync::Arc;
 
 use rig::*;
 use undercroft_hal::{Task, cpu};
+pub(crate) use undercroft_hosts::rig::says;
 
 use crate::Storvsc;
-
-/// The message of the panic of `f`: what a check says of a broken twin.
-pub(crate) fn caught(f: impl FnOnce()) -> String {
-    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).expect_err("the hazard goes unseen");
-    match payload.downcast::<String>() {
-        Ok(message) => *message,
-        Err(payload) => payload.downcast_ref::<&str>().map_or_else(String::new, |text| (*text).to_owned()),
-    }
-}

@@ -116,7 +116,7 @@ fn posts_are_tried_again() {
 
 #[test]
 fn posts_are_tried_again_control() {
-    let message = caught(|| throttled(Defects::one(Defect::PostsOnce)));
+    let message = says(|| throttled(Defects::one(Defect::PostsOnce)));
     assert!(message.contains("connects") || message.contains("probes"), "{message}");
 }
 
@@ -154,7 +154,7 @@ fn messages_that_nobody_waits_for() {
 
 #[test]
 fn messages_that_nobody_waits_for_control() {
-    let message = caught(|| interleaved(Defects::one(Defect::DropsUnawaited)));
+    let message = says(|| interleaved(Defects::one(Defect::DropsUnawaited)));
     assert!(message.contains("index out of bounds"), "{message}");
 }
 

@@ -10,8 +10,8 @@ use undercroft_hosts::{Bus, Config, Device, Machine, Random, Schedule, Space};
 use super::pci_caps;
 use crate::ProbeError;
 use crate::probe::probe_pci;
-use crate::testing::settle;
 use crate::wire::pci::Missing;
+use undercroft_hosts::rig::settle;
 
 const BAR_LEN: u64 = 0x4000;
 

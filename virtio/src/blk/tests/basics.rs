@@ -80,7 +80,7 @@ fn a_full_queue_gives_the_request_back_and_says_when_there_is_room() {
         assert_eq!((refused.why, refused.request.lba), (Refusal::Full, 99));
         driver.commit();
         assert_eq!(sink.wait(task, 8).len(), 8);
-        assert_eq!(sink.events.lock().unwrap()[..], [Event::Room]);
+        assert_eq!(sink.events()[..], [Event::Room]);
         go(&driver, refused.request).unwrap();
         sink.wait(task, 1);
     });

@@ -57,7 +57,7 @@ fn a_device_that_reaches_little_is_given_nothing_else() {
             bounced.watch(Arc::clone(&sink) as Arc<dyn undercroft_block::Watcher>);
             bounced.commit();
             sink.wait(task, 4);
-            assert_eq!(*sink.events.lock().unwrap(), [Event::Room]);
+            assert_eq!(sink.events(), [Event::Room]);
             go_through(task, &bounced, fifth.request);
         });
     }

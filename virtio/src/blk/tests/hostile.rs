@@ -42,7 +42,7 @@ fn a_broken_contract_ends_every_request_once() {
                 }
                 let late = go(&driver, read(1, 1, 512, sink.to(99))).unwrap_err();
                 assert_eq!(late.why, Refusal::Gone(Error::Broken), "{fault:?}");
-                assert_eq!(sink.events.lock().unwrap()[..], [Event::Removed], "{fault:?}");
+                assert_eq!(sink.events()[..], [Event::Removed], "{fault:?}");
             });
             assert!(rig.host.with(|host| host.resets()) >= 2, "the device was reset");
         }

@@ -25,9 +25,9 @@ use undercroft_hosts::{Config, Disk, Handle, Machine, Schedule};
 use super::VirtioBlk;
 use crate::ProbeError;
 use crate::defect::{Defect, Defects};
-use crate::testing::{Sink, buffer, bytes, read, says, settle, write};
 use crate::transport::PciTransport;
 use crate::wire::DeviceId;
+use undercroft_hosts::rig::{Sink, buffer, bytes, read, says, settle, write};
 
 const GOOD: Defects = Defects::none();
 

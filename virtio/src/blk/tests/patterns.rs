@@ -59,7 +59,7 @@ fn nothing_to_serve(defects: Defects) {
                     assert_eq!(bytes(&done.request), pattern(cookie, 1));
                 }
                 settle(task);
-                assert_eq!((sink.count(), &sink.events.lock().unwrap()[..]), (0, &[][..]));
+                assert_eq!((sink.count(), &sink.events()[..]), (0, &[][..]));
             });
         }
     }
@@ -93,7 +93,7 @@ fn no_sectors(defects: Defects) {
         assert_eq!(sink.wait(task, 1)[0].result, Ok(()));
         let disk = rig.disk.clone();
         rig.host.with(|host| host.change_config(|_| disk.resize(8)));
-        task.wait_until(|| !sink.events.lock().unwrap().is_empty());
+        task.wait_until(|| !sink.events().is_empty());
         go(&driver, read(7, 1, 512, sink.to(2))).unwrap();
         assert_eq!(bytes(&sink.wait(task, 1)[0].request), pattern(7, 1));
     });

@@ -4,7 +4,7 @@ use undercroft_block::scsi::Managed;
 use undercroft_block::{Recovery, Refusal, Reset};
 
 use super::*;
-use crate::testing::Done;
+use undercroft_hosts::rig::Done;
 
 fn results(mut done: Vec<Done>) -> Vec<(u64, Result<(), Error>)> {
     done.sort_by_key(|done| done.cookie);
@@ -34,7 +34,7 @@ fn told_apart(defects: Defects, by: impl Fn(&VirtioBlk, &Rig)) {
         let expected = [(1, Ok(())), (2, Err(Error::Reset)), (3, Err(Error::NotStarted))];
         assert_eq!(results(ends), expected, "an answer, an unknown end and one that never began");
         settle(task);
-        assert_eq!(sink.events.lock().unwrap().contains(&Event::Room), refused == Some(Refusal::Full));
+        assert_eq!(sink.events().contains(&Event::Room), refused == Some(Refusal::Full));
         // It goes on.
         for cookie in 10..400 {
             go(&driver, read(cookie, 1, 512, sink.to(cookie))).unwrap();
@@ -172,7 +172,7 @@ fn a_device_that_does_not_come_back_is_given_up() {
             let done = sink.wait(task, 2);
             assert!(done.iter().all(|done| done.result.is_err()), "{n}");
             settle(task);
-            assert_eq!(sink.events.lock().unwrap().last(), Some(&Event::Removed), "{n}");
+            assert_eq!(sink.events().last(), Some(&Event::Removed), "{n}");
             let late = go(&driver, read(1, 1, 512, sink.to(99))).unwrap_err();
             assert_eq!(late.why, Refusal::Gone(Error::Broken), "{n}");
             assert!(!driver.reset(Reset::Device), "{n}");

@@ -232,8 +232,8 @@ fn a_resize_is_told_and_read_whole() {
         driver.watch(sink.clone());
         let disk = rig.disk.clone();
         rig.host.with(|host| host.change_config(|_| disk.resize(1 << 18)));
-        task.wait_until(|| !sink.events.lock().unwrap().is_empty());
-        assert_eq!(sink.events.lock().unwrap()[..], [Event::Resized]);
+        task.wait_until(|| !sink.events().is_empty());
+        assert_eq!(sink.events()[..], [Event::Resized]);
         assert_eq!(driver.info().capacity, 1 << 18);
         go(&driver, read((1 << 18) - 1, 1, 512, sink.to(1))).unwrap();
         assert_eq!(sink.wait(task, 1)[0].result, Ok(()));

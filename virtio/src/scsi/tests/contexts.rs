@@ -32,7 +32,8 @@ fn allocations_in_the_wrong_place(defects: Defects) -> (u64, u64) {
                 let driver = Arc::new(rig.probe(task, defects).expect("probes"));
                 let collector = Arc::new(Collector::default());
                 for cookie in 0..6 {
-                    if let Err(refused) = go(&driver, command(&collector, cookie, at(0, 0), TEST_UNIT_READY, NOTHING)) {
+                    if let Err(refused) = go(&*driver, command(&collector, cookie, at(0, 0), TEST_UNIT_READY, NOTHING))
+                    {
                         end(refused);
                     }
                 }

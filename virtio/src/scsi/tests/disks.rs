@@ -4,7 +4,7 @@ use undercroft_block::scsi::scan;
 use undercroft_block::{BlockDevice, Refusal};
 
 use super::*;
-use crate::testing::{bytes, read, write};
+use undercroft_hosts::rig::{bytes, read, write};
 
 fn pattern(seed: u64, sector: u64, sectors: u64) -> Vec<u8> {
     (sector..sector + sectors).flat_map(|sector| Disk::pattern(seed, sector)).collect()
@@ -75,7 +75,7 @@ fn says_who_it_is_and_refuses_what_it_cannot_address() {
         assert_eq!((info.max_target, info.max_lun, info.queues, info.limits.max_segments), (255, 0x3fff, 2, 3));
         let collector = Arc::new(Collector::default());
         for to in [at(256, 0), at(0, 0x4000)] {
-            let refused = go(&driver, command(&collector, 0, to, TEST_UNIT_READY, NOTHING)).unwrap_err();
+            let refused = go(&*driver, command(&collector, 0, to, TEST_UNIT_READY, NOTHING)).unwrap_err();
             assert_eq!(end(refused), Refusal::Invalid(Error::OutOfRange));
         }
     });
@@ -86,15 +86,15 @@ fn absent_targets_and_units_are_told_apart_from_broken_ones() {
     let rig = Rig::schedule(Schedule::Eager);
     rig.run(GOOD, |task, driver| {
         let collector = Arc::new(Collector::default());
-        go(&driver, command(&collector, 1, at(2, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+        go(&*driver, command(&collector, 1, at(2, 0), TEST_UNIT_READY, NOTHING)).unwrap();
         assert_eq!(collector.wait(task, 1)[0].response, Response::BadTarget);
-        ready(task, &driver, &collector);
-        go(&driver, command(&collector, 2, at(0, 0), read10(4, 1), (Direction::In, 512))).unwrap();
+        ready(task, &*driver, &LUNS, &collector);
+        go(&*driver, command(&collector, 2, at(0, 0), read10(4, 1), (Direction::In, 512))).unwrap();
         let answer = collector.wait(task, 1).remove(0);
         assert_eq!((answer.response, answer.status, answer.residual), (Response::Complete, Status::GOOD, 0));
         assert_eq!(answer.data, pattern(0, 4, 1));
         // Half of what there is room for.
-        go(&driver, command(&collector, 3, at(0, 0), read10(4, 1), (Direction::In, 1024))).unwrap();
+        go(&*driver, command(&collector, 3, at(0, 0), read10(4, 1), (Direction::In, 1024))).unwrap();
         assert_eq!(collector.wait(task, 1)[0].residual, 512);
     });
 }

@@ -21,7 +21,7 @@ fn events(defects: Defects) {
                 });
                 settle(task);
             }
-            let told = sink.host_events.lock().unwrap();
+            let told = sink.host_events();
             let expected = (0..20).flat_map(|round| {
                 [
                     HostEvent::Added(at(0, 300 + round)),
@@ -57,7 +57,7 @@ fn events_that_were_missed_ask_for_a_rescan() {
         rig.host.with(|host| host.model().event(ScsiEvent::Removed(0, 5)));
         settle(task);
         assert!(driver.event_counts().missed > 0);
-        assert!(sink.host_events.lock().unwrap().contains(&HostEvent::Rescan));
+        assert!(sink.host_events().contains(&HostEvent::Rescan));
     });
 }
 
@@ -66,9 +66,9 @@ fn works_without_memory(defects: Defects) {
     let rig = Rig::schedule(Schedule::Eager);
     rig.run(defects, |task, driver| {
         let collector = Arc::new(Collector::default());
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let commands: Vec<_> =
-            (0..50).map(|n| command(&collector, n, at(0, 0), read10(n as u8, 1), (Direction::In, 512))).collect();
+            (0..50).map(|n| command(&collector, n, at(0, 0), read10(n as u16, 1), (Direction::In, 512))).collect();
         rig.machine.fail_dma_after(0);
         let refused: Vec<_> = commands.into_iter().filter_map(|c| driver.submit(c).err()).map(end).collect();
         assert_eq!(refused, []);
@@ -93,9 +93,9 @@ fn recycled(defects: Defects) {
     let rig = Rig::schedule(Schedule::Eager).faults(FaultScript::none().at(4, Fault::NoStatus));
     rig.run(defects, |task, driver| {
         let collector = Arc::new(Collector::default());
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let last = |n| {
-            go(&driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+            go(&*driver, command(&collector, n, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
             collector.wait(task, 1).remove(0)
         };
         let good = last(3);
@@ -111,7 +111,7 @@ fn a_vscsi_04_a_recycled_frame_carries_nothing_stale() {
 
 #[test]
 fn a_vscsi_04_a_recycled_frame_carries_nothing_stale_control() {
-    let message = crate::testing::says(|| recycled(Defects::one(Defect::StatusNotPreset)));
+    let message = undercroft_hosts::rig::says(|| recycled(Defects::one(Defect::StatusNotPreset)));
     assert!(message.contains("the last command's answer"), "{message}");
 }
 
@@ -136,9 +136,9 @@ fn every_response(defects: Defects) {
             let rig = Rig::schedule(Schedule::RANDOM).faults(script);
             rig.run(defects, |task, driver| {
                 let collector = Arc::new(Collector::default());
-                ready(task, &driver, &collector);
+                ready(task, &*driver, &LUNS, &collector);
                 for cookie in [3, 4] {
-                    go(&driver, command(&collector, cookie, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+                    go(&*driver, command(&collector, cookie, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
                     let answer = collector.wait(task, 1).remove(0);
                     if cookie == 4 {
                         assert_eq!(answer.response, response, "{code}");
@@ -219,9 +219,9 @@ fn removal_with_commands_in_flight() {
     let rig = Rig::schedule(Schedule::RANDOM).faults(FaultScript::none().from(3, Fault::Never));
     rig.run(GOOD, |task, driver| {
         let collector = Arc::new(Collector::default());
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         for n in 0..20 {
-            go(&driver, command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))).unwrap();
+            go(&*driver, command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))).unwrap();
         }
         drop(driver);
         let answers = collector.wait(task, 20);
@@ -239,10 +239,10 @@ fn a_broken_contract_ends_every_command_once() {
         rig.run(GOOD, |task, driver| {
             let (collector, sink) = (Arc::new(Collector::default()), Sink::new());
             driver.watch(sink.clone());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let mut submitted = 0;
             for n in 0..20 {
-                match go(&driver, command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))) {
+                match go(&*driver, command(&collector, n, at(0, 0), read10(0, 1), (Direction::In, 512))) {
                     Ok(_) => submitted += 1,
                     Err(refused) => assert!(matches!(end(refused), Refusal::Gone(_))),
                 }
@@ -251,9 +251,9 @@ fn a_broken_contract_ends_every_command_once() {
             settle(task);
             assert_eq!(collector.count(), 0, "{fault:?}: once");
             assert!(answers.iter().any(|answer| answer.response == Response::Broken), "{fault:?}");
-            let late = go(&driver, command(&collector, 0, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap_err();
+            let late = go(&*driver, command(&collector, 0, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap_err();
             assert_eq!(end(late), Refusal::Gone(Error::Broken));
-            assert_eq!(sink.host_events.lock().unwrap()[..], [HostEvent::Gone], "{fault:?}");
+            assert_eq!(sink.host_events()[..], [HostEvent::Gone], "{fault:?}");
         });
     }
 }
@@ -265,9 +265,9 @@ fn a_host_may_count_the_data_of_a_write_and_no_more() {
         let rig = Rig::schedule(Schedule::Eager).faults(FaultScript::none().at(3, Fault::TooLong(more)));
         rig.run(GOOD, |task, driver| {
             let collector = Arc::new(Collector::default());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let write10 = [0x2a, 0, 0, 0, 0, 1, 0, 0, 1, 0];
-            go(&driver, command(&collector, 1, at(0, 0), write10, (Direction::Out, 512))).unwrap();
+            go(&*driver, command(&collector, 1, at(0, 0), write10, (Direction::Out, 512))).unwrap();
             assert_eq!(collector.wait(task, 1)[0].response, response, "{more}");
         });
     }

@@ -8,7 +8,7 @@ use undercroft_block::{BlockDevice, Event, Refusal};
 use undercroft_hal::work::{TaskWork, Turn};
 
 use super::*;
-use crate::testing::read;
+use undercroft_hosts::rig::read;
 
 fn luns(disks: &[Arc<ScsiDisk>]) -> Vec<u32> {
     disks.iter().map(|disk| disk.address().lun.number()).collect()
@@ -39,7 +39,7 @@ fn a_unit_that_is_added_becomes_a_disk_and_one_that_is_removed_says_so() {
                 host.model().event(ScsiEvent::Removed(0, 5));
             });
             settle(task);
-            assert_eq!(*sink.events.lock().unwrap(), [Event::Removed]);
+            assert_eq!(sink.events(), [Event::Removed]);
             let rejected = disks[1].submit(read(0, 1, 4096, sink.to(1))).unwrap_err();
             assert_eq!(rejected.why, Refusal::Gone(Error::Removed));
             assert!(bus.scan(task).unwrap().disks.is_empty(), "what is known is not found again");
@@ -64,11 +64,11 @@ fn missed(defects: Defects) {
             host.model().event(ScsiEvent::Rescan(0, 6));
         });
         settle(task);
-        assert!(sink.events.lock().unwrap().is_empty(), "the event was not lost");
+        assert!(sink.events().is_empty(), "the event was not lost");
         assert!(bus.changes() > before, "nobody was told that events were lost");
         assert_eq!(luns(&bus.scan(task).unwrap().disks), [6]);
         settle(task);
-        assert_eq!(*sink.events.lock().unwrap(), [Event::Removed]);
+        assert_eq!(sink.events(), [Event::Removed]);
         let rejected = disks[1].submit(read(0, 1, 4096, sink.to(1))).unwrap_err();
         assert_eq!(rejected.why, Refusal::Gone(Error::Removed));
         assert!(driver.event_counts().missed > 0);

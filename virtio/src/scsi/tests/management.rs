@@ -10,7 +10,7 @@ fn stuck(driver: &VirtioScsi, collector: &Arc<Collector>, cookie: u64, to: Addre
     go(driver, command(collector, cookie, to, read10(1, 1), (Direction::In, 512))).unwrap()
 }
 
-fn cookies(answers: &[Answer]) -> Vec<(u64, Response)> {
+fn cookies(answers: &[undercroft_hosts::rig::Answer]) -> Vec<(u64, Response)> {
     let mut all: Vec<_> = answers.iter().map(|answer| (answer.cookie, answer.response)).collect();
     all.sort_by_key(|(cookie, _)| *cookie);
     all
@@ -22,7 +22,7 @@ fn ladder(defects: Defects) {
         let rig = Rig::schedule(schedule).faults(FaultScript::none().from(3, Fault::Never));
         rig.run(defects, |task, driver| {
             let collector = Arc::new(Collector::default());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let first = stuck(&driver, &collector, 1, at(0, 0));
             for (cookie, lun) in [(2, 0), (3, 300), (4, 0), (5, 5)] {
                 stuck(&driver, &collector, cookie, at(0, lun));
@@ -30,7 +30,7 @@ fn ladder(defects: Defects) {
             let expect = |what: Management, ended: &[(u64, Response)]| {
                 assert_eq!(driver.manage(what), Managed::Asked);
                 settle(task);
-                let answers = core::mem::take(&mut *collector.answers.lock().unwrap());
+                let answers = collector.take();
                 assert_eq!(cookies(&answers), ended, "after {what:?}");
             };
             expect(Management::Abort(first), &[(1, Response::Aborted)]);
@@ -61,8 +61,8 @@ fn the_abort_of_a_command_that_has_ended_ends_no_other() {
     let rig = Rig::schedule(Schedule::Eager).faults(FaultScript::none().from(4, Fault::Never));
     rig.run(GOOD, |task, driver| {
         let collector = Arc::new(Collector::default());
-        ready(task, &driver, &collector);
-        let ended = go(&driver, command(&collector, 1, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+        ready(task, &*driver, &LUNS, &collector);
+        let ended = go(&*driver, command(&collector, 1, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
         collector.wait(task, 1);
         let next = stuck(&driver, &collector, 2, at(0, 0));
         assert_eq!((next.queue(), next.index()), (ended.queue(), ended.index()), "the same slot");
@@ -82,7 +82,7 @@ fn a_command_that_was_not_committed_is_told_of_before_it_is_aborted() {
     let rig = Rig::schedule(Schedule::Lazy).faults(FaultScript::none().from(3, Fault::Never));
     rig.run(GOOD, |task, driver| {
         let collector = Arc::new(Collector::default());
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let data = (Direction::In, 512);
         let tag = driver.submit(command(&collector, 1, at(0, 0), read10(1, 1), data)).unwrap();
         assert_eq!(driver.manage(Management::Abort(tag)), Managed::Asked);
@@ -97,7 +97,7 @@ fn a_vscsi_10_management_that_is_never_answered_is_refused_at_last() {
     rig.host.with(|host| host.model().management_deaf = true);
     rig.run(GOOD, |task, driver| {
         let collector = Arc::new(Collector::default());
-        ready(task, &driver, &collector);
+        ready(task, &*driver, &LUNS, &collector);
         let tag = stuck(&driver, &collector, 1, at(0, 0));
         let asked: Vec<_> = (0..20).map(|_| driver.manage(Management::Abort(tag))).collect();
         let (taken, refused) = asked.split_at(8);
@@ -106,7 +106,7 @@ fn a_vscsi_10_management_that_is_never_answered_is_refused_at_last() {
         assert_eq!(driver.manage(Management::ResetBus), Managed::Refused);
         settle(task);
         assert_eq!(collector.count(), 0);
-        go(&driver, command(&collector, 2, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
+        go(&*driver, command(&collector, 2, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
         assert_eq!(collector.wait(task, 1)[0].cookie, 2);
         // What is left ends with the driver, the command as well as the functions.
         drop(driver);
@@ -121,7 +121,7 @@ fn a_refusal_and_an_answer_from_nowhere_are_counted_and_harmless() {
         rig.host.with(|host| host.model().management_response = Some(answer));
         rig.run(GOOD, |task, driver| {
             let collector = Arc::new(Collector::default());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             stuck(&driver, &collector, 1, at(0, 0));
             assert_eq!(driver.manage(Management::ResetUnit(at(0, 0))), Managed::Asked);
             settle(task);
@@ -169,7 +169,7 @@ fn a_vscsi_10_a_host_that_answers_nothing_is_reset() {
             let collector = Arc::new(Collector::default());
             let sink = Sink::new();
             driver.watch(sink.clone());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let tag = stuck(&driver, &collector, 1, at(0, 0));
             stuck(&driver, &collector, 2, at(0, 5));
             settle(task);
@@ -185,13 +185,13 @@ fn a_vscsi_10_a_host_that_answers_nothing_is_reset() {
             assert_eq!(ends, [(1, Response::Reset), (2, Response::Reset), (3, Response::Busy)]);
             settle(task);
             assert!(!driver.cancel(tag));
-            let room = sink.host_events.lock().unwrap().contains(&HostEvent::Room);
+            let room = sink.host_events().contains(&HostEvent::Room);
             assert_eq!(room, refused.is_some());
             driver.commit();
             collector.wait(task, usize::from(refused.is_none()));
-            assert!(sink.host_events.lock().unwrap().contains(&HostEvent::Rescan), "events were lost meanwhile");
-            ready(task, &driver, &collector);
-            go(&driver, command(&collector, 5, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
+            assert!(sink.host_events().contains(&HostEvent::Rescan), "events were lost meanwhile");
+            ready(task, &*driver, &LUNS, &collector);
+            go(&*driver, command(&collector, 5, at(0, 0), read10(1, 1), (Direction::In, 512))).unwrap();
             assert_eq!(collector.wait(task, 1)[0].status, Status::GOOD);
             let before = driver.event_counts().received;
             rig.host.with(|host| (0..30).for_each(|_| host.model().event(ScsiEvent::HardReset(0, 0))));

@@ -13,10 +13,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::sync::Mutex;
 
-use undercroft_block::scsi::{
-    Address, Cdb, Command, Direction, Host, HostEvent, Initiator, Lun, Outcome, Refused, Response, Status,
-};
-use undercroft_block::{Complete, Completion, Data, Error, Op, Request, Tag};
+use undercroft_block::scsi::{Address, Direction, Host, HostEvent, Response, Status};
+use undercroft_block::{Error, Request, Tag};
 use undercroft_hal::{BottomHalf, Task, pci};
 use undercroft_hosts::scsi::{Lun as Unit, LunSettings, Target};
 use undercroft_hosts::virtio::{Fault, FaultScript, Scsi as Model, ScsiEvent, ScsiLimits, VirtioPci};
@@ -25,11 +23,13 @@ use undercroft_hosts::{Config, Disk, Handle, Machine, Schedule};
 use super::VirtioScsi;
 use crate::ProbeError;
 use crate::defect::{Defect, Defects};
-use crate::testing::{Sink, buffer, settle};
 use crate::transport::PciTransport;
 use crate::wire::DeviceId;
+use undercroft_hosts::rig::{Collector, NOTHING, Sink, TEST_UNIT_READY, at, command, end, go, read10, ready, settle};
 
 const GOOD: Defects = Defects::none();
+/// The units of target 0.
+const LUNS: [u32; 3] = [0, 5, 300];
 
 /// A machine with one virtio-scsi host: a target 0 with units 0, 5 (of 4096-byte blocks) and 300, filled by the seeds 0, 5 and 300.
 struct Rig {
@@ -82,104 +82,6 @@ impl Rig {
         assert_eq!(self.machine.live_dma_blocks(), 0);
         result
     }
-}
-
-/// What came of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Answer {
-    cookie: u64,
-    response: Response,
-    status: Status,
-    sense: Vec<u8>,
-    residual: u32,
-    data: Vec<u8>,
-}
-
-/// Collects what comes back.
-#[derive(Default)]
-struct Collector {
-    answers: Mutex<Vec<Answer>>,
-}
-
-impl Collector {
-    fn wait(&self, task: &Task, count: usize) -> Vec<Answer> {
-        task.wait_until(|| self.answers.lock().unwrap().len() >= count);
-        core::mem::take(&mut *self.answers.lock().unwrap())
-    }
-
-    fn count(&self) -> usize {
-        self.answers.lock().unwrap().len()
-    }
-}
-
-impl Initiator for Collector {
-    fn done(self: Arc<Self>, cx: &BottomHalf, command: Command, outcome: &Outcome<'_>) {
-        let data = command.pieces().iter().flat_map(|piece| piece.bytes().to_vec()).collect();
-        // The cookie travels as the block number, which nobody looks at.
-        let request = command.into_request();
-        self.answers.lock().unwrap().push(Answer {
-            cookie: request.request().lba,
-            response: outcome.response,
-            status: outcome.status,
-            sense: outcome.sense.to_vec(),
-            residual: outcome.residual,
-            data,
-        });
-        request.finish(cx, Ok(()));
-    }
-}
-
-fn at(target: u16, lun: u32) -> Address {
-    Address { target, lun: Lun::new(lun).unwrap() }
-}
-
-/// Drops what is finished.
-struct Drain;
-
-impl Complete for Drain {
-    fn complete(&self, _cx: &BottomHalf, _cookie: u64, request: Request, _result: Result<(), Error>) {
-        drop(request);
-    }
-}
-
-/// A command with `bytes` of data, in or out.
-fn command(
-    collector: &Arc<Collector>,
-    cookie: u64,
-    to: Address,
-    cdb: [u8; 10],
-    (direction, bytes): (Direction, usize),
-) -> Command {
-    let data = if bytes == 0 { Data::None } else { buffer(bytes).into() };
-    let request = Request::new(Op::Read, cookie, 1, data, Completion::new(Arc::new(Drain), cookie));
-    Command::new(to, Cdb::new(cdb), direction, request.accept(), Arc::clone(collector) as Arc<dyn Initiator>)
-}
-
-const TEST_UNIT_READY: [u8; 10] = [0; 10];
-const NOTHING: (Direction, usize) = (Direction::None, 0);
-
-const fn read10(lba: u8, blocks: u8) -> [u8; 10] {
-    [0x28, 0, 0, 0, 0, lba, 0, 0, blocks, 0]
-}
-
-fn go(driver: &VirtioScsi, command: Command) -> Result<Tag, Refused> {
-    let tag = driver.submit(command)?;
-    driver.commit();
-    Ok(tag)
-}
-
-/// Clears the unit attentions that every unit has after power-on.
-fn ready(task: &Task, driver: &VirtioScsi, collector: &Arc<Collector>) {
-    for lun in [0, 5, 300] {
-        go(driver, command(collector, 0, at(0, lun), TEST_UNIT_READY, NOTHING)).unwrap();
-        collector.wait(task, 1);
-    }
-}
-
-/// Gives a refused command's request an end.
-fn end(refused: Refused) -> undercroft_block::Refusal {
-    drop(refused.command.into_request().give_back());
-    refused.why
 }
 
 /// Whether `f` panics: what a check does with a broken twin.

@@ -4,7 +4,7 @@ use undercroft_block::scsi::Bus;
 use undercroft_block::{BlockDevice, Event};
 
 use super::*;
-use crate::testing::{bytes, read, says};
+use undercroft_hosts::rig::{bytes, read, says};
 
 /// Events of kinds and about units that nobody knows, more of them than there are buffers: the units that are there go on.
 fn unasked_for(defects: Defects) {
@@ -13,7 +13,7 @@ fn unasked_for(defects: Defects) {
         rig.run(defects, |task, driver| {
             let (collector, sink) = (Arc::new(Collector::default()), Sink::new());
             driver.watch(sink.clone());
-            ready(task, &driver, &collector);
+            ready(task, &*driver, &LUNS, &collector);
             let (known, other) = ([1, 0, 0, 5, 0, 0, 0, 0], [1, 200, 0x7f, 0xff, 0, 0, 0, 0]);
             for round in 0..40u32 {
                 rig.host.with(|host| {
@@ -27,14 +27,14 @@ fn unasked_for(defects: Defects) {
                 });
                 settle(task);
                 let next = command(&collector, 1, at(0, 0), read10(7, 1), (Direction::In, 512));
-                if let Err(refused) = go(&driver, next) {
+                if let Err(refused) = go(&*driver, next) {
                     panic!("stopped by an event that nobody asked for: {:?}", end(refused));
                 }
                 let answer = collector.wait(task, 1).remove(0);
                 assert_eq!((answer.response, answer.status), (Response::Complete, Status::GOOD));
             }
             assert_eq!(driver.event_counts(), crate::scsi::EventCounts { received: 40 * 13, missed: 0 });
-            let told = sink.host_events.lock().unwrap();
+            let told = sink.host_events();
             let about = |event: &HostEvent| {
                 matches!(event, HostEvent::Removed(unit) | HostEvent::Changed(unit, 0xff, 0xff)
                     if unit.target == 200)
@@ -88,7 +88,7 @@ fn disks_come_and_go(defects: Defects) {
                 host.model().event(ScsiEvent::Removed(0, 8));
             });
             settle(task);
-            let told: Vec<_> = watchers.iter().map(|sink| sink.events.lock().unwrap().clone()).collect();
+            let told: Vec<_> = watchers.iter().map(|sink| sink.events()).collect();
             assert_eq!(told, [vec![], vec![Event::Removed], vec![]], "who was told that it went");
         });
     }
@@ -114,8 +114,8 @@ fn sense_lengths(defects: Defects) {
         let rig = Rig::schedule(Schedule::Eager).faults(script);
         rig.run(defects, |task, driver| {
             let collector = Arc::new(Collector::default());
-            ready(task, &driver, &collector);
-            go(&driver, command(&collector, 3, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
+            ready(task, &*driver, &LUNS, &collector);
+            go(&*driver, command(&collector, 3, at(0, 0), TEST_UNIT_READY, NOTHING)).unwrap();
             let answer = collector.wait(task, 1).remove(0);
             assert_eq!((answer.response, answer.status), (Response::Complete, Status::CHECK_CONDITION));
             assert_eq!(answer.sense.len(), given, "{said} bytes of sense data said");
