@@ -65,6 +65,8 @@ pub(crate) enum Hazard {
     EmptyIsHuge,
     /// A disk's commands keep its host, which keeps its commands.
     UnitKeepsHost,
+    /// What the host had no room for asks again and again, and keeps tasks from running.
+    AsksForRoom,
     /// Pattern 17: a capacity that could not be read is taken from the buffer all the same.
     UsesUnread,
 }

@@ -7,10 +7,12 @@ use std::time::Instant;
 pub struct Clock(Instant);
 
 impl Clock {
+    /// Begins now.
     pub fn start() -> Self {
         Self(Instant::now())
     }
 
+    /// What it says.
     pub fn now(&self) -> u64 {
         (self.0.elapsed().as_nanos() / 100) as u64
     }

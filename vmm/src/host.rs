@@ -3,9 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kvm_bindings::kvm_msi;
-use kvm_ioctls::VmFd;
-use undercroft_hosts::hyperv::{Guest, Hyperv};
+use undercroft_hosts::hyperv::{Guest, Hyperv, Interrupt};
 
 use crate::memory::Ram;
 
@@ -21,17 +19,22 @@ struct State {
     told: usize,
 }
 
+/// How an interrupt gets into the guest.
+pub type Raise = Box<dyn Fn(Interrupt) + Send + Sync>;
+
 /// The host.
 pub struct Host {
     state: Mutex<State>,
     wake: Condvar,
+    /// The guest's memory, and the time.
     pub ram: Ram,
-    vm: VmFd,
+    raise: Raise,
 }
 
 impl Host {
-    pub fn new(model: Hyperv, ram: Ram, vm: VmFd) -> Self {
-        Self { state: Mutex::new(State { model, asked: false, told: 0 }), wake: Condvar::new(), ram, vm }
+    /// A host whose interrupts are put into the guest by `raise`, from any thread.
+    pub fn new(model: Hyperv, ram: Ram, raise: Raise) -> Self {
+        Self { state: Mutex::new(State { model, asked: false, told: 0 }), wake: Condvar::new(), ram, raise }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -51,15 +54,7 @@ impl Host {
 
     /// Puts interrupts into the guest and says what it did wrong.
     fn after(&self, state: &mut State) {
-        for interrupt in state.model.take_interrupts() {
-            let message = kvm_msi {
-                address_lo: 0xfee0_0000 | interrupt.vp << 12,
-                data: u32::from(interrupt.vector),
-                ..kvm_msi::default()
-            };
-            // An APIC that is off takes none; that is the guest's matter.
-            let _ = self.vm.signal_msi(message);
-        }
+        state.model.take_interrupts().into_iter().for_each(&self.raise);
         for breach in &state.model.breaches()[state.told..] {
             eprintln!("undercroft-vmm: the guest breaks the interface: {breach:?}");
         }

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_pit_config};
+use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msi, kvm_msr_entry, kvm_pit_config};
 use kvm_ioctls::{Cap, Kvm, MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use undercroft_hosts::hyperv::{Controller, Hyperv, Knobs, Settings};
 use undercroft_hosts::scsi::Target;
 
 use crate::clock::{self, Clock};
-use crate::host::Host;
+use crate::host::{Host, Raise};
 use crate::memory::{self, Ram};
 use crate::options::Options;
 use crate::serial::Port;
@@ -71,6 +71,16 @@ fn stamp(vcpu: &VcpuFd) -> Option<u64> {
     (vcpu.get_msrs(&mut registers).ok()? == 1).then(|| registers.as_slice()[0].data)
 }
 
+/// Interrupts as messages to the processors' local APICs.
+fn by_message(vm: VmFd) -> Raise {
+    Box::new(move |interrupt| {
+        let address_lo = 0xfee0_0000 | interrupt.vp << 12;
+        let message = kvm_msi { address_lo, data: u32::from(interrupt.vector), ..kvm_msi::default() };
+        // An APIC that is off takes none; that is the guest's matter.
+        let _ = vm.signal_msi(message);
+    })
+}
+
 /// Runs the machine; the process ends with it, with the guest's own word.
 ///
 /// # Errors
@@ -109,7 +119,7 @@ pub fn run(options: &Options) -> Result<Infallible> {
     boot::enter(&vcpus[0], entry)?;
 
     let serial = Port::new(&vm)?;
-    let host = Arc::new(Host::new(model, Ram { memory, clock }, vm));
+    let host = Arc::new(Host::new(model, Ram { memory, clock }, by_message(vm)));
     if let Some(socket) = &options.control {
         control::listen(socket, &host, &Arc::new(Mutex::new(options.disks.len())))?;
     }

@@ -22,6 +22,9 @@ pub fn ranges(bytes: u64) -> Vec<(u64, u64)> {
 }
 
 /// Makes the memory and gives it to the machine.
+///
+/// # Errors
+/// There is less, or KVM does not take it.
 pub fn make(vm: &VmFd, bytes: u64) -> Result<Arc<GuestMemoryMmap>> {
     let ranges: Vec<_> = ranges(bytes).into_iter().map(|(at, bytes)| (GuestAddress(at), bytes as usize)).collect();
     let memory = GuestMemoryMmap::from_ranges(&ranges).context("there is not as much memory")?;
@@ -42,7 +45,9 @@ pub fn make(vm: &VmFd, bytes: u64) -> Result<Arc<GuestMemoryMmap>> {
 
 /// Memory and time.
 pub struct Ram {
+    /// The memory.
     pub memory: Arc<GuestMemoryMmap>,
+    /// The time.
     pub clock: Clock,
 }
 

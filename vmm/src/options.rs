@@ -43,10 +43,14 @@ pub struct Options {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
+    /// Where its data is.
     pub file: PathBuf,
+    /// What it says its serial number is.
     pub serial: String,
+    /// Bytes of a logical block.
     #[serde(default = "block_size")]
     pub block_size: u32,
+    /// Refuses writes.
     #[serde(default)]
     pub read_only: bool,
     /// The unit's number; the next free one without.

@@ -204,6 +204,9 @@ pub struct State {
     pub gone: Option<Error>,
     /// Commands that are taken and never answered.
     pub silent: bool,
+    /// Takes no command; and how often it has said so.
+    pub full: bool,
+    pub refused: usize,
     /// Called, once, when an INQUIRY arrives.
     pub on_inquiry: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -345,6 +348,11 @@ impl Host for MockHost {
         let mut state = self.state.lock().unwrap();
         if let Some(error) = state.gone {
             return Err(Refused { command, why: Refusal::Gone(error) });
+        }
+        if state.full {
+            state.refused += 1;
+            assert!(state.refused < 100, "a command that waits for room asks for it over and over");
+            return Err(Refused { command, why: Refusal::Full });
         }
         if state.queue.len() >= self.info.depth as usize {
             return Err(Refused { command, why: Refusal::Full });

@@ -70,6 +70,8 @@ impl fmt::Display for DmaError {
     }
 }
 
+impl core::error::Error for DmaError {}
+
 impl DmaLayout {
     /// A layout, checked.
     ///

@@ -83,7 +83,7 @@ impl ManageAll for Storvsc {
 }
 
 /// Those of [`LIES`] after which an answer comes all the same. Behind the others a disk that has no queue before it, and so no deadline, waits for ever.
-const ANSWERED: usize = 13;
+const ANSWERED: usize = 16;
 
 #[test]
 fn lies_about_requests() {

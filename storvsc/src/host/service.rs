@@ -47,8 +47,14 @@ impl Controller {
                 // Whoever closes or opens it schedules this when that is done.
                 Life::Closing | Life::Vacant => {
                     state.serving = false;
+                    // Another channel is this one's CPU's now.
+                    let elsewhere = state.life == Life::Vacant && self.open_lanes() > 0;
+                    let tells = elsewhere && core::mem::take(&mut state.starved);
                     drop(state);
                     self.tell_end(cx);
+                    if tells {
+                        self.tell(cx, HostEvent::Room);
+                    }
                     return Turn::Done;
                 }
             }
@@ -123,7 +129,8 @@ impl Controller {
                 None => self.breach(&mut state, &"a completion of what is not under way"),
             },
             PacketType::IN_BAND => self.notice(cx, state, packet, payload),
-            _ => Counters::count(&self.counters.unclear),
+            // No storage channel carries others. Passed over, it might be an answer that nobody ever gets.
+            _ => self.breach(&mut state, &"a packet of a kind that has no place here"),
         }
     }
 

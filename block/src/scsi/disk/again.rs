@@ -2,9 +2,12 @@
 //! queue's to ask again, on its callout.
 //!
 //! Bottom-half context. What waits is a bounded queue, allocated with the disk: a waiting command still counts as in flight, so there is
-//! always room for it. The waiting queue is looked at again after the other bottom halves, by the clock, until it is empty.
+//! always room for it. What waits for the time is looked at again after the other bottom halves, by the clock, for half a second at most. What
+//! the host had no room for waits until it says that it has: it may be a task that makes room (one that resets the host, say), and bottom halves
+//! that ask over and over would keep that task from running.
 
 use alloc::sync::{Arc, Weak};
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use undercroft_hal::work::Turn;
@@ -12,6 +15,7 @@ use undercroft_hal::{BottomHalf, Instant, cpu};
 
 use super::super::{Command, Initiator, Refused};
 use super::unit::Unit;
+use crate::broken::{self, Hazard};
 use crate::{Error, Refusal};
 
 /// How often a command is sent again at once.
@@ -24,9 +28,17 @@ const LONGEST: Duration = Duration::from_micros(if cfg!(test) { 200 } else { 10_
 /// A command that waits for its next try.
 pub(super) struct Parked {
     command: Command,
-    not_before: Instant,
+    until: Until,
     /// What to report when it cannot be sent any more.
     error: Error,
+}
+
+/// What it waits for.
+#[derive(Clone, Copy)]
+enum Until {
+    Time(Instant),
+    /// The host has told of room more often than this.
+    Room(u32),
 }
 
 /// The pause before the next try: it doubles.
@@ -58,21 +70,49 @@ impl Unit {
     pub(super) fn send_again(self: Arc<Self>, cx: &BottomHalf, mut command: Command, error: Error) {
         command.frame_mut().initiator = Some(Arc::clone(&self) as Arc<dyn Initiator>);
         let Some(host) = self.host.upgrade() else { return self.fail(cx, command, Error::Removed) };
+        // SeqCst, as in `room`: room that is told of while the host refuses is seen when the command waits.
+        let rooms = self.rooms.load(Ordering::SeqCst);
         match host.submit(command) {
             Ok(_) => host.commit(),
-            Err(Refused { command, why: Refusal::Full }) => self.park(command, error),
+            Err(Refused { command, why: Refusal::Full }) if broken::is(Hazard::AsksForRoom) => {
+                self.park(command, error)
+            }
+            Err(Refused { command, why: Refusal::Full }) => self.put_aside(command, Until::Room(rooms), error),
             Err(Refused { command, why: Refusal::Invalid(error) | Refusal::Gone(error) }) => {
                 self.fail(cx, command, error);
             }
         }
     }
 
-    fn park(self: Arc<Self>, mut command: Command, error: Error) {
-        let not_before = Instant::now() + pause(command.frame().attempts);
+    fn park(self: Arc<Self>, command: Command, error: Error) {
+        let until = Until::Time(Instant::now() + pause(command.frame().attempts));
+        self.put_aside(command, until, error);
+    }
+
+    fn put_aside(self: Arc<Self>, mut command: Command, until: Until, error: Error) {
         // The waiting command keeps its disk alive, so that it cannot be lost with it; the circle ends when the pump takes it out.
         command.frame_mut().initiator = Some(Arc::clone(&self) as Arc<dyn Initiator>);
-        self.parked.lock().push_back(Parked { command, not_before, error });
-        self.pump.schedule();
+        self.parked.lock().push_back(Parked { command, until, error });
+        if matches!(until, Until::Time(_)) || self.is_over(until) {
+            self.pump.schedule();
+        }
+    }
+
+    /// Whether what is waited for has come, or never will.
+    fn is_over(&self, until: Until) -> bool {
+        self.gone().is_some()
+            || match until {
+                Until::Time(at) => at <= Instant::now(),
+                Until::Room(rooms) => self.rooms.load(Ordering::SeqCst) != rooms,
+            }
+    }
+
+    /// The host has room, or is gone: what waits for it is looked at.
+    pub(super) fn room(&self) {
+        self.rooms.fetch_add(1, Ordering::SeqCst);
+        if !self.parked.lock().is_empty() {
+            self.pump.schedule();
+        }
     }
 
     pub(super) fn pump_weak(weak: &Weak<Self>, cx: &BottomHalf) -> Turn {
@@ -85,10 +125,9 @@ impl Unit {
         let mut left = self.parked.lock().len();
         while left > 0 {
             left -= 1;
-            let now = Instant::now();
             let due = {
                 let mut parked = self.parked.lock();
-                let at = parked.iter().position(|waiting| waiting.not_before <= now);
+                let at = parked.iter().position(|waiting| self.is_over(waiting.until));
                 at.and_then(|at| parked.remove(at))
             };
             let Some(Parked { command, error, .. }) = due else {
@@ -100,6 +139,7 @@ impl Unit {
                 None => Arc::clone(&self).send_again(cx, command, error),
             }
         }
-        if self.parked.lock().is_empty() { Turn::Done } else { Turn::Again }
+        let again = self.parked.lock().iter().any(|waiting| matches!(waiting.until, Until::Time(_)));
+        if again { Turn::Again } else { Turn::Done }
     }
 }

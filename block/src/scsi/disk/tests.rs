@@ -376,3 +376,46 @@ fn a_parked_command_outlives_its_disk() {
     });
     assert_eq!(machine.live_dma_blocks(), 0);
 }
+
+/// A command is to be sent again and the host takes none, until a task has set it up anew; which the task must get to.
+fn waits_for_room(end: HostEvent) {
+    let machine = machine();
+    let result = machine.run(|cx| {
+        let host = MockHost::new(2, [(0, Model::new(64, 512))]);
+        let disk = one(cx, &host);
+        let sink = Arc::new(Sink::default());
+        script(&host, [Reply::sense(6, 0x29, 0)]);
+        disk.submit(Request::new(Op::Read, 0, 1, buffer(512, 0), sink.completion(0))).unwrap();
+        host.state.lock().unwrap().full = true;
+        disk.commit();
+        for _ in 0..1000 {
+            cx.run_pending();
+            undercroft_hal::cpu::relax();
+        }
+        assert!(sink.done.lock().unwrap().is_empty());
+        assert_eq!(host.state.lock().unwrap().refused, 1);
+        host.state.lock().unwrap().full = false;
+        let teller = Arc::clone(&host);
+        let told = undercroft_hal::work::BottomHalfWork::new(0, move |cx| {
+            teller.event(cx, end);
+            undercroft_hal::work::Turn::Done
+        });
+        told.schedule();
+        cx.wait_until(|| !sink.done.lock().unwrap().is_empty());
+        sink.done.lock().unwrap().remove(0).2
+    });
+    assert_eq!(machine.live_dma_blocks(), 0);
+    assert_eq!(result, if end == HostEvent::Room { Ok(()) } else { Err(Error::Removed) });
+}
+
+#[test]
+fn what_is_sent_again_waits_for_room() {
+    waits_for_room(HostEvent::Room);
+    waits_for_room(HostEvent::Gone);
+}
+
+#[test]
+#[should_panic(expected = "a command that waits for room asks for it over and over")]
+fn what_is_sent_again_waits_for_room_control() {
+    crate::broken::with(crate::broken::Hazard::AsksForRoom, || waits_for_room(HostEvent::Room));
+}

@@ -81,6 +81,8 @@ pub(in crate::scsi) struct Unit {
     /// Zero at rest.
     pub(super) parameter_buffers: IrqSpinLock<ArrayVec<DmaBuf, PARAMETER_BUFFERS>>,
     pub(super) parked: IrqSpinLock<VecDeque<Parked>>,
+    /// How often the host has told of room.
+    pub(super) rooms: AtomicU32,
     pub(super) pump: BottomHalfWork,
     pub(super) watcher: IrqSpinLock<Option<Arc<dyn Watcher>>>,
 }
@@ -126,6 +128,7 @@ impl Unit {
                 lost: AtomicBool::new(false),
                 parameter_buffers: IrqSpinLock::new(Rank::BLOCK, parameter_buffers),
                 parked: IrqSpinLock::new(Rank::BLOCK, VecDeque::with_capacity(depth as usize)),
+                rooms: AtomicU32::new(0),
                 pump: BottomHalfWork::new(undercroft_hal::cpu::current(), move |cx| Self::pump_weak(&weak, cx)),
                 watcher: IrqSpinLock::new(Rank::BLOCK, None),
             }
@@ -305,6 +308,8 @@ impl Unit {
     pub fn host_event(&self, cx: &BottomHalf, event: HostEvent) {
         match event {
             HostEvent::Room => {
+                // Who waits already goes first.
+                self.room();
                 if self.refused.swap(false, Ordering::SeqCst) {
                     self.tell(cx, Event::Room);
                 }
@@ -312,6 +317,7 @@ impl Unit {
             HostEvent::Removed(address) if address != self.address => {}
             HostEvent::Removed(_) | HostEvent::Gone => {
                 self.gone.store(true, Ordering::Release);
+                self.room();
                 self.tell(cx, Event::Removed);
             }
             HostEvent::Changed(address, 0x2a, 0x09) if address == self.address => self.tell(cx, Event::Resized),
