@@ -17,7 +17,6 @@ use undercroft_pagecache::Volume;
 use undercroft_virtio::blk::VirtioBlk;
 use undercroft_virtio::wire::DeviceId;
 use undercroft_virtio::{Found, probe_mmio, probe_pci};
-use undercroft_xen::blk::XenDisk;
 
 use crate::cached::Pages;
 use crate::faults::Crew;
@@ -26,7 +25,7 @@ use crate::json::{Object, Value};
 use crate::load::Load;
 use crate::news::{Attention, News};
 use crate::report::Report;
-use crate::xen::Xen;
+use crate::xen::{Vbds, Xen};
 use crate::{entropy, partitions};
 
 /// A disk in use.
@@ -58,8 +57,8 @@ pub struct Disks {
     /// The disks.
     pub list: Vec<Disk>,
     pub(crate) hosts: Vec<KnownHost>,
-    /// Those of other domains, once more: the other end is to be told when they are not used any more.
-    of_xen: Vec<Arc<XenDisk>>,
+    /// Those of other domains.
+    pub(crate) vbds: Option<Vbds>,
     /// What Hyper-V's disks are found on.
     pub(crate) vmbus: Option<Vmbus>,
     pub(crate) attention: Arc<Attention>,
@@ -103,7 +102,7 @@ pub(crate) fn find(
     let mut disks = Disks {
         list: Vec::new(),
         hosts: Vec::new(),
-        of_xen: Vec::new(),
+        vbds: None,
         vmbus: None,
         attention,
         made: Vec::new(),
@@ -120,21 +119,18 @@ pub(crate) fn find(
     for window in windows {
         finder.window(window);
     }
-    if let Some(xen) = xen {
-        finder.xen(xen);
-    }
+    finder.disks.vbds = xen.map(|xen| xen.vbds(cx, &finder.disks.attention, report));
+    finder.vbds();
     disks
 }
 
 impl Disks {
     /// Lets go of all disks.
-    pub(crate) fn leave(self, cx: &Task, report: &Report) {
-        let of_xen = self.of_xen.clone();
+    pub(crate) fn leave(mut self, cx: &Task, report: &Report) {
+        let vbds = self.vbds.take();
         drop(self);
-        for disk in of_xen {
-            if !disk.close(cx) {
-                report.problem(&"its backend does not let go of it", Some(&disk.identity().serial));
-            }
+        if let Some(vbds) = vbds {
+            vbds.leave(cx, report);
         }
     }
 
@@ -146,6 +142,11 @@ impl Disks {
     /// Takes controllers into use that came later on Hyper-V's bus.
     pub(crate) fn vmbus(&mut self, cx: &Task, report: &Report) {
         Finder { cx, report, first: &mut || (), disks: self }.vmbus();
+    }
+
+    /// Takes block devices into use that came later from other domains.
+    pub(crate) fn vbds(&mut self, cx: &Task, report: &Report) {
+        Finder { cx, report, first: &mut || (), disks: self }.vbds();
     }
 
     /// Looks at a host again: disks that came are taken into use.
@@ -210,12 +211,12 @@ impl Finder<'_> {
         }
     }
 
-    fn xen(&mut self, xen: &Xen) {
-        xen.disks(self.cx, self.report, |disk| {
+    fn vbds(&mut self) {
+        let Some(vbds) = &mut self.disks.vbds else { return };
+        for disk in vbds.come(self.cx, self.report) {
             (self.first)();
-            self.disks.of_xen.push(Arc::clone(&disk));
             self.disk(disk, None);
-        });
+        }
     }
 
     fn window(&mut self, window: &MmioWindow) {

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | a logical unit comes | its SCSI host | the host is looked at again |
 //! | a logical unit goes | its SCSI host | its requests have ended; the disk is let go |
+//! | a block device of another domain comes, or may have | xenstore | the list there is read again |
+//! | a block device of another domain goes | its backend | its requests have ended; the disk is let go, and the backend told |
 //! | a capacity changes | the disk | it is read again, where the driver does not do so itself |
 //! | a function comes | the slot that it is plugged into | the slot is switched on, the function gets addresses and a driver |
 //! | a function is to go | its slot's attention button | its disks take nothing any more; when what is out is back, the driver goes, then the slot is switched off |
@@ -26,6 +28,7 @@ use crate::cached;
 use crate::disks::{self, Disk, Disks};
 use crate::hyperv::Vmbus;
 use crate::report::Report;
+use crate::xen::Vbds;
 
 /// How long a disk that is to go may take to be let go by everybody.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -64,6 +67,9 @@ impl Hotplug {
             leave(cx, disks, |disk| disk.news.is_removed(), report);
             if disks.vmbus.as_mut().is_some_and(Vmbus::take_changes) {
                 arrive(cx, disks, report, |disks| disks.vmbus(cx, report));
+            }
+            if disks.vbds.as_ref().is_some_and(Vbds::take_changes) {
+                arrive(cx, disks, report, |disks| disks.vbds(cx, report));
             }
             for at in 0..disks.hosts.len() {
                 let host = &mut disks.hosts[at];
@@ -147,7 +153,11 @@ fn leave(cx: &Task, disks: &mut Disks, which: impl Fn(&Disk) -> bool, report: &R
         if let Some(crew) = crew.into_inner() {
             crew.tell(cx, &name, &queue, report);
         }
+        let place = device.identity().controller.clone();
         drop((device, cache, queue, background, scsi));
+        if let Some(vbds) = &mut disks.vbds {
+            vbds.let_go(cx, &place, report);
+        }
         if wait_for_end(cx, &last) {
             report.text(format_args!("{name} has left"));
         } else {

@@ -106,8 +106,8 @@ fn xen(task: &Task, report: &Report) -> Option<Xen> {
     Xen::new(task, domain).inspect_err(|error| report.problem(&format_args!("Xen: {error}"), None)).ok()
 }
 
-fn listen(task: &Task, came: Came) -> Option<Box<dyn Any>> {
-    Some(Box::new(console::listen(task, came).ok()?))
+fn listen(task: &Task, xen: Option<&Xen>, came: Came) -> Option<Box<dyn Any>> {
+    Some(Box::new(console::listen(task, xen.map(Xen::domain), came).ok()?))
 }
 
 /// People may take their time.

@@ -209,7 +209,7 @@ pub struct TestOptions {
     /// How often the group `power` cuts the power on every controller
     #[arg(long, value_name = "N", default_value_t = 10, default_value_if("long", "true", "100"), value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub cuts: u32,
-    /// As thorough as the requirements ask for where that takes minutes: 100 power cuts
+    /// As thorough as the requirements ask for where that takes minutes: 100 power cuts, every combination on Xen
     #[arg(long)]
     pub long: bool,
     /// Seed of the moments of the cuts, and of what is lost

@@ -184,7 +184,7 @@ pub(crate) fn serve(
     report: &Report,
     port: Port,
 ) {
-    let Some(terminal) = Terminal::new(cx, port, options.echo) else {
+    let Some(terminal) = Terminal::new(cx, machine.xen, port, options.echo) else {
         report.problem(&"the monitor has no serial port to listen to", None);
         return;
     };

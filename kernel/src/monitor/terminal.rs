@@ -12,19 +12,23 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use undercroft_hal::sync::{Rank, SpinLock};
 use undercroft_hal::work::{BottomHalfWork, Turn};
-use undercroft_hal::{BottomHalf, HardIrq, Task, cpu};
+use undercroft_hal::{BottomHalf, Task, cpu};
 
 use super::editor::{Editor, Effect, Line};
 use crate::report::Print;
+use crate::xen::Xen;
 
-/// What runs in the interrupt that brought input.
-pub type Came = Box<dyn Fn(&HardIrq) + Send>;
+/// What runs when input has come. Any context.
+pub type Came = Box<dyn Fn() + Send + Sync>;
+
+/// Begins to listen, in a domain of Xen with its help. The result keeps it up; `None` if there is nothing to listen to.
+pub type Listen = fn(&Task, Option<&Xen>, Came) -> Option<Box<dyn Any>>;
 
 /// Where lines come from: the machine's.
 #[derive(Debug, Clone, Copy)]
 pub struct Port {
-    /// Begins to listen. The result keeps it up; `None` if there is nothing to listen to.
-    pub listen: fn(&Task, Came) -> Option<Box<dyn Any>>,
+    /// Begins to listen.
+    pub listen: Listen,
     /// Takes bytes that have come: how many. Any context.
     pub read: fn(&mut [u8]) -> usize,
     /// Prints.
@@ -92,14 +96,14 @@ pub(super) struct Terminal {
 
 impl Terminal {
     /// Listens at `port`; `None` if it cannot.
-    pub(super) fn new(cx: &Task, port: Port, echo: bool) -> Option<Self> {
+    pub(super) fn new(cx: &Task, xen: Option<&Xen>, port: Port, echo: bool) -> Option<Self> {
         let state = State { editor: Editor::new(), lines: VecDeque::with_capacity(LINES) };
         let shared =
             Arc::new(Shared { port, echo, state: SpinLock::new(Rank::DEVICE, state), ready: AtomicUsize::new(0) });
         let theirs = Arc::clone(&shared);
         let work = Arc::new(BottomHalfWork::new(cpu::current(), move |cx| theirs.take(cx)));
         let scheduled = Arc::clone(&work);
-        let listening = (port.listen)(cx, Box::new(move |_| scheduled.schedule()))?;
+        let listening = (port.listen)(cx, xen, Box::new(move || scheduled.schedule()))?;
         work.schedule();
         Some(Self { shared, _listening: listening, work })
     }

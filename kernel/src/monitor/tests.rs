@@ -24,7 +24,7 @@ fn print(text: Arguments<'_>) {
 
 const PORT: Port = Port {
     // Everything has come when the monitor begins; it looks by itself then, and whenever it has room again.
-    listen: |_, _| Some(Box::new(())),
+    listen: |_, _, _| Some(Box::new(())),
     read: |into| {
         IN.with(|bytes| {
             let mut bytes = bytes.borrow_mut();

@@ -50,10 +50,17 @@ pub(crate) fn device(cx: &Task, store: &Store, number: &str) -> Result<Device, C
         let path = format!("{path}/{name}");
         at(&path, store.read_number(cx, Transaction::NONE, &path))
     };
-    let backend = count("backend-id")?;
+    let backend = match count("backend-id") {
+        Err(ConnectError::Store(_, StoreError::NotFound)) => return Err(ConnectError::Leaving),
+        other => other?,
+    };
     let device = count("virtual-device").or_else(|_| number.parse().map_err(|_| ConnectError::Bad("its number", 0)))?;
+    let backend_path = text("backend")?;
+    if !is_online(cx, store, &backend_path)? {
+        return Err(ConnectError::Leaving);
+    }
     Ok(Device {
-        backend_path: text("backend")?,
+        backend_path,
         backend: DomainId(u16::try_from(backend).map_err(|_| ConnectError::Bad("its domain", backend))?),
         // Numbers of more than 16 bits are cut: there is one device to a ring, and nobody looks.
         handle: device as u16,
@@ -61,6 +68,12 @@ pub(crate) fn device(cx: &Task, store: &Store, number: &str) -> Result<Device, C
         is_disk: text("device-type").is_ok_and(|kind| kind == "disk"),
         path,
     })
+}
+
+/// Whether the tool stack wants the device to be there.
+pub(crate) fn is_online(cx: &Task, store: &Store, backend: &str) -> Result<bool, ConnectError> {
+    let path = format!("{backend}/online");
+    Ok(at(&path, store.read_number_or(cx, &path, 1))? != 0)
 }
 
 /// The name of a device by its number (`docs/man/xen-vbd-interface.7`).

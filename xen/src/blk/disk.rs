@@ -21,7 +21,7 @@ use super::error::ConnectError;
 use super::queue::Queue;
 use super::shape;
 use crate::bus::{self, Backend, News, State};
-use crate::store::{Store, StoreError, Transaction};
+use crate::store::{Store, StoreError, Transaction, Watch};
 
 const WATCHER: Rank = Rank::new(34);
 const DOOR: Rank = Rank::new(35);
@@ -136,12 +136,28 @@ impl fmt::Debug for XenDisk {
     }
 }
 
+/// Where the tool stack puts block devices.
+const DEVICES: &str = "device/vbd";
+
+/// Has `changed` run, as [`Store::watch`] says, when [`find`] may find others than before.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn watch(
+    cx: &Task,
+    store: &Arc<Store>,
+    cpu: usize,
+    changed: impl Fn() + Send + Sync + 'static,
+) -> Result<Watch, StoreError> {
+    store.watch(cx, DEVICES, cpu, changed)
+}
+
 /// The numbers of all block devices that the tool stack has given this domain.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn find(cx: &Task, store: &Store) -> Result<Vec<String>, StoreError> {
-    match store.list(cx, Transaction::NONE, "device/vbd") {
+    match store.list(cx, Transaction::NONE, DEVICES) {
         Err(StoreError::NotFound) => Ok(Vec::new()),
         other => other,
     }

@@ -23,6 +23,8 @@ pub enum ConnectError {
     NoEvents(Errno),
     /// The other end went away, or did not come, in this state of its own.
     Gone(u64),
+    /// The tool stack is taking the device away, or has.
+    Leaving,
 }
 
 impl fmt::Display for ConnectError {
@@ -33,6 +35,7 @@ impl fmt::Display for ConnectError {
             Self::Memory(error) => error.fmt(f),
             Self::NoGrant => f.write_str("no grant is free"),
             Self::NoEvents(error) => write!(f, "no event channel: {error}"),
+            Self::Leaving => f.write_str("the tool stack takes it away"),
             Self::Gone(state) => write!(f, "the backend does not connect, it is in state {state}"),
         }
     }

@@ -19,5 +19,5 @@ pub mod wire;
 mod ring_tests;
 
 pub use connect::Config;
-pub use disk::{Counts, XenDisk, find};
+pub use disk::{Counts, XenDisk, find, watch};
 pub use error::ConnectError;

@@ -13,6 +13,8 @@ pub mod stored;
 
 use std::path::PathBuf;
 
+use anyhow::{Result, ensure};
+
 use option::Bus;
 use region::Region;
 
@@ -69,4 +71,18 @@ pub enum Backend {
     File(PathBuf),
     /// QEMU's null device: takes everything, returns nothing in particular, costs nothing.
     Null,
+}
+
+/// The user's disks as those of a machine that has one bus only, `bus`.
+///
+/// # Errors
+/// Names a disk that is asked to be on another bus.
+pub fn all_on(disks: Vec<Disk>, bus: Bus, machine: &str) -> Result<Vec<Disk>> {
+    let one = |disk: Disk| {
+        // The first is what a disk is on that is not said to be on any.
+        let fits = disk.bus == Bus::VirtioBlk || disk.bus == bus;
+        ensure!(fits, "disk {}: {machine} has no {}", disk.label, disk.bus.name());
+        Ok(Disk { bus, ..disk })
+    };
+    disks.into_iter().map(one).collect()
 }

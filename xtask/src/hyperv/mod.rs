@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use crate::cli::Vmm;
-use crate::disk::option::Bus;
 use crate::disk::{Backend, Disk};
 use crate::host::{program, workspace};
 use crate::report::voice::Voice;
@@ -90,18 +89,4 @@ fn openvmm(command: &mut Command, boot: &Boot) -> Result<()> {
 fn file(disk: &Disk) -> Result<&str> {
     let Backend::File(path) = &disk.backend else { bail!("disk {}: a Hyper-V machine has files as disks", disk.label) };
     path.to_str().with_context(|| format!("disk {}: the machine needs a path that is valid UTF-8", path.display()))
-}
-
-/// The user's disks as those of the machine, which has VMBus only.
-///
-/// # Errors
-/// Names a disk that is asked to be on another bus.
-pub fn on_vmbus(disks: Vec<Disk>) -> Result<Vec<Disk>> {
-    let one = |disk: Disk| {
-        // The first is what a disk is on that is not said to be on any.
-        let fits = matches!(disk.bus, Bus::VirtioBlk | Bus::Storvsc);
-        ensure!(fits, "disk {}: Hyper-V has no {}", disk.label, disk.bus.name());
-        Ok(Disk { bus: Bus::Storvsc, ..disk })
-    };
-    disks.into_iter().map(one).collect()
 }

@@ -61,10 +61,9 @@ pub fn run_known(
     mut on_tick: impl FnMut(),
 ) -> Result<Outcome> {
     interrupt::watch();
-    let program = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
-    let mut guard = Guard(command.spawn().with_context(|| format!("cannot start {program}"))?);
+    let mut guard = Guard::start(command)?;
     on_start(guard.0.id());
     let console = read_in_chunks(guard.0.stdout.take());
     let errors = read_in_chunks(guard.0.stderr.take());
@@ -112,10 +111,9 @@ pub fn converse(
     last_words: &'static str,
 ) -> Result<Exit> {
     interrupt::watch();
-    let program = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let start = Instant::now();
-    let mut guard = Guard(command.spawn().with_context(|| format!("cannot start {program}"))?);
+    let mut guard = Guard::start(command)?;
     let console = read_in_chunks(guard.0.stdout.take());
     let mut input = guard.0.stdin.take();
     let mut tail = Vec::new();
@@ -161,9 +159,26 @@ fn rest(pipe: &Receiver<(Vec<u8>, Instant)>) -> Vec<u8> {
 }
 
 /// Kills the process when it goes out of scope, whatever the reason.
-struct Guard(Child);
+pub struct Guard(Child);
 
 impl Guard {
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// Names what could not be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        Ok(Self(command.spawn().with_context(|| format!("cannot start {program}"))?))
+    }
+
+    /// Whether it has not ended.
+    ///
+    /// # Errors
+    /// The system cannot tell.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait().context("cannot wait for QEMU")?.is_none())
+    }
+
     /// Waits for the end of a process that has closed its output.
     fn wait(&mut self, patience: Duration) -> Result<Exit> {
         let since = Instant::now();

@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cli::{On, RunOptions};
-use crate::disk::{Backend, Disk, digest, inspect, prepare};
+use crate::disk::option::Bus;
+use crate::disk::{self, Backend, Disk, digest, inspect, prepare};
 use crate::host::{install, interrupt, program, workspace};
 use crate::hyperv;
 use crate::image::build::{self, Image};
@@ -38,8 +39,8 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
     let own_disks = inspect::inspect(&options.disks)?;
     let own_disks = match options.on {
         On::Qemu => own_disks,
-        On::Xen => xen::as_vbds(own_disks)?,
-        On::Hyperv => hyperv::on_vmbus(own_disks)?,
+        On::Xen => xen::named(disk::all_on(own_disks, Bus::Xen, "Xen")?),
+        On::Hyperv => disk::all_on(own_disks, Bus::Storvsc, "Hyper-V")?,
     };
     let qemu = machine(options, voice)?;
     let directory = workspace::scratch()?;

@@ -1,7 +1,9 @@
 //! A conversation with the image's monitor, line by line, while it tells news in between.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,13 +15,23 @@ use super::guest;
 const PROMPT: &str = "undercroft> ";
 /// How what was not asked for begins.
 const NEWS: &str = "-- news --";
+/// In the image's last line.
+const LAST_WORDS: &str = " allocations in the I/O path";
 /// How long an answer or news may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Whom it is with.
+enum Other {
+    /// A program that runs the image and ends with it.
+    Program(Child),
+    /// An image whose console is a socket, which stays.
+    Socket(UnixStream),
+}
+
 /// See the module. It ends with the value.
 pub struct Conversation {
-    child: Child,
-    input: Option<ChildStdin>,
+    other: Other,
+    input: Option<Box<dyn Write>>,
     output: Receiver<Vec<u8>>,
     heard: String,
     news: Vec<String>,
@@ -32,8 +44,18 @@ impl Conversation {
         command.args(["run", "--monitor"]).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().context("cannot run this program again")?;
-        let input = child.stdin.take();
-        let mut pipe = child.stdout.take().context("no standard output")?;
+        let input = child.stdin.take().context("no standard input")?;
+        let pipe = child.stdout.take().context("no standard output")?;
+        Self::new(Other::Program(child), Box::new(input), pipe)
+    }
+
+    /// An image that starts, at its prompt, by its console.
+    pub fn over(console: UnixStream) -> Result<Self> {
+        let (input, output) = (console.try_clone()?, console.try_clone()?);
+        Self::new(Other::Socket(console), Box::new(input), output)
+    }
+
+    fn new(other: Other, input: Box<dyn Write>, mut pipe: impl Read + Send + 'static) -> Result<Self> {
         let (sender, output) = channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -43,7 +65,7 @@ impl Conversation {
                 }
             }
         });
-        let mut conversation = Self { child, input, output, heard: String::new(), news: Vec::new() };
+        let mut conversation = Self { other, input: Some(input), output, heard: String::new(), news: Vec::new() };
         conversation.answer()?;
         Ok(conversation)
     }
@@ -106,10 +128,16 @@ impl Conversation {
             input.write_all(b"quit\n")?;
         }
         let mut rest = core::mem::take(&mut self.heard);
-        while let Ok(bytes) = self.output.recv_timeout(PATIENCE) {
+        let is_over = |rest: &str, other: &Other| matches!(other, Other::Socket(_)) && rest.contains(LAST_WORDS);
+        while !is_over(&rest, &self.other)
+            && let Ok(bytes) = self.output.recv_timeout(PATIENCE)
+        {
             rest.push_str(&String::from_utf8_lossy(&bytes));
         }
-        let success = self.child.wait().context("cannot wait for this program")?.success();
+        let success = match &mut self.other {
+            Other::Program(child) => child.wait().context("cannot wait for this program")?.success(),
+            Other::Socket(_) => rest.contains("all held: "),
+        };
         ensure!(success, "{rest}");
         Ok(rest)
     }
@@ -119,14 +147,19 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         // The end of its input ends it; only if that does not, it is killed.
         drop(self.input.take());
+        let child = match &mut self.other {
+            Other::Program(child) => child,
+            // Its reader ends.
+            Other::Socket(socket) => return drop(socket.shutdown(Shutdown::Both)),
+        };
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(10) {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+            if !matches!(child.try_wait(), Ok(None)) {
                 return;
             }
             thread::sleep(Duration::from_millis(20));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

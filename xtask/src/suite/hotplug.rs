@@ -262,6 +262,13 @@ impl Counts {
     }
 }
 
+impl Counts {
+    /// Whether nothing is out any more, and everything that was came back.
+    pub(super) fn is_over(&self) -> bool {
+        self.in_flight == 0 && self.sent == self.done
+    }
+}
+
 /// The last word of a load on a disk that stays.
 fn unloaded(answer: &str) -> Result<()> {
     let name = answer.split_whitespace().next().unwrap_or_default();

@@ -111,7 +111,7 @@ pub fn command(options: &TestOptions) -> Result<bool> {
         return Ok(true);
     }
     interrupt::watch();
-    let mut tally = Tally::new(options.cuts, options.seed);
+    let mut tally = Tally::new(options.cuts, options.seed, options.long);
     for group in GROUPS.iter().filter(wanted) {
         println!("==== {}: {}", group.name, group.what);
         tally.begin(group.name, &results::digest()?);

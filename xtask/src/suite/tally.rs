@@ -20,12 +20,14 @@ pub struct Tally {
     /// How often the power is cut, and the seed of that.
     pub cuts: u32,
     pub seed: u64,
+    /// Whether to be as thorough as the requirements ask for.
+    pub is_long: bool,
 }
 
 impl Tally {
     /// Of checks in which the power is cut so often.
-    pub fn new(cuts: u32, seed: u64) -> Self {
-        Self { cuts, seed, ..Self::default() }
+    pub fn new(cuts: u32, seed: u64, is_long: bool) -> Self {
+        Self { cuts, seed, is_long, ..Self::default() }
     }
 
     /// From here on outcomes are this group's, of this state of the source; what it had before is forgotten.

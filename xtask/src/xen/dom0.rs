@@ -15,7 +15,7 @@ const BLOCK: &str = include_str!("block.sh");
 /// What the tool stack runs, from its own directory, where its parts look for each other.
 const TOOLS: [&str; 5] = ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0"];
 const STORE_TOOLS: [&str; 4] = ["xenstore-ls", "xenstore-read", "xenstore-write", "xenstore-rm"];
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 10] = [
     "xen-privcmd",
     "xenfs",
     "xen-evtchn",
@@ -25,6 +25,7 @@ const MODULES: [&str; 9] = [
     "loop",
     "virtio_pci",
     "virtio_blk",
+    "virtio_console",
 ];
 /// Loaded by name, and so named by no program.
 const LOADED_BY_NAME: &str = "libgcc_s.so.1";

@@ -4,21 +4,15 @@
 
 use std::fmt::Write;
 
-/// How Xen runs a domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The image as a kernel, no firmware and no emulated devices.
-    Pvh,
-}
-
-/// A domain to create.
+/// A domain to create: with hardware virtualization, without firmware and emulated devices (PVH).
 #[derive(Clone, Debug)]
 pub struct Domain {
     /// Its name, which is also that of its file and of its log: letters, digits, dashes.
     pub name: String,
-    pub kind: Kind,
-    /// Where the first domain finds the image.
+    /// Where the first domain finds its kernel.
     pub kernel: String,
+    /// And what the kernel is given besides.
+    pub ramdisk: Option<String>,
     pub command_line: String,
     pub memory_mib: u32,
     pub cpus: u32,
@@ -38,12 +32,12 @@ pub struct Vbd {
 impl Domain {
     /// The text of its configuration file.
     pub fn configuration(&self) -> String {
-        let kind = match self.kind {
-            Kind::Pvh => "pvh",
-        };
         let mut text = String::new();
-        let _ = writeln!(text, "name = {}\ntype = \"{kind}\"", quoted(&self.name));
+        let _ = writeln!(text, "name = {}\ntype = \"pvh\"", quoted(&self.name));
         let _ = writeln!(text, "kernel = {}\ncmdline = {}", quoted(&self.kernel), quoted(&self.command_line));
+        if let Some(ramdisk) = &self.ramdisk {
+            let _ = writeln!(text, "ramdisk = {}", quoted(ramdisk));
+        }
         let _ = writeln!(text, "memory = {}\nvcpus = {}", self.memory_mib, self.cpus);
         let disks: Vec<String> = self.disks.iter().map(|disk| quoted(&disk.specification())).collect();
         let _ = writeln!(text, "disk = [ {} ]", disks.join(", "));
@@ -88,14 +82,15 @@ mod tests {
     fn a_configuration_is_what_xl_takes() {
         let domain = Domain {
             name: "one".into(),
-            kind: Kind::Pvh,
             kernel: "/run/domains/image".into(),
+            ramdisk: None,
             command_line: "a=\"b\"".into(),
             memory_mib: 64,
             cpus: 2,
             disks: vec![Vbd { target: "/dev/vda".into(), name: vbd_name(0), writable: false }],
         };
         let text = domain.configuration();
+        assert!(text.contains("type = \"pvh\"\n") && !text.contains("ramdisk"), "{text}");
         assert!(text.contains("cmdline = \"a=\\\"b\\\"\"\n"), "{text}");
         assert!(text.contains("disk = [ \"format=raw,vdev=xvda,access=ro,target=/dev/vda\" ]\n"), "{text}");
     }

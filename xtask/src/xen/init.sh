@@ -56,5 +56,32 @@ as_qemu() {
     *) outcome 17 ;;
     esac
 }
+# serve: does what comes line by line at the port that QEMU has for that, and says how each line ended.
+serve() {
+    for port in /sys/class/virtio-ports/*; do
+        [ "$(cat "$port/name")" = undercroft.control ] && exec 3<>"/dev/${port##*/}"
+    done
+    while read -r line <&3; do
+        # With a subshell for each: none ends this one.
+        (eval "$line") </dev/null >&3 2>&1 3</dev/null
+        printf '\n#STATUS %s\n' $? >&3
+    done
+    poweroff -f
+}
+# behind NAME [OPTION...]: as start, in the background; its last line is in a file.
+behind() {
+    rm -f "/run/$1.end"
+    (start "$@" >"/run/$1.out" 2>&1 </dev/null; mv "/run/$1.out" "/run/$1.end") >/dev/null 2>&1 &
+}
+# ended NAME SECONDS: waits for the end of a domain that was started behind, and says how that was.
+ended() {
+    tries=$(($2 * 10))
+    until [ -e "/run/$1.end" ]; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || return 1
+        sleep 0.1
+    done
+    cat "/run/$1.end"
+}
 . /run/domains/script
 fail "the script has an end"

@@ -22,11 +22,15 @@ const XEN_MIB: u32 = 224;
 /// A machine to start.
 pub struct Machine<'a> {
     pub qemu: &'a Path,
-    /// What the first domain does, in its shell: `start NAME` for each domain, `outcome` or `as_qemu` at the end.
+    /// What the first domain does, in its shell: `start NAME` for each domain, `outcome` or `as_qemu` at the end; or `serve`.
     pub script: &'a str,
     pub domains: &'a [Domain],
-    /// Our image, as every domain's kernel.
-    pub image: &'a Path,
+    /// Files that the first domain finds in [`DOMAINS`], by their names there: kernels, and what goes with them.
+    pub files: &'a [(&'a str, &'a Path)],
+    /// Where domains print and read: at a socket that is made here, or else our standard output and input.
+    pub console: Option<&'a Path>,
+    /// A socket that is made here, at which the first domain takes commands (`serve`).
+    pub control: Option<&'a Path>,
     /// Processors of the machine.
     pub cpus: u32,
     /// The `-drive` files: the first is the first domain's `/dev/vda`.
@@ -44,8 +48,12 @@ pub struct Drive<'a> {
     pub writable: bool,
 }
 
-/// Where the domains find the image.
-pub const KERNEL: &str = "/run/domains/image";
+/// Where the first domain finds what domains are made of.
+pub const DOMAINS: &str = "/run/domains";
+/// What the image is called there.
+pub const IMAGE: &str = "image";
+/// The name by which the first domain finds the port that commands come by.
+const CONTROL: &str = "undercroft.control";
 
 impl Machine<'_> {
     /// QEMU, and all that it is told.
@@ -61,7 +69,15 @@ impl Machine<'_> {
         // Without SMAP: QEMU before 9.1 faults when the first domain, which Xen runs in ring 3, returns to itself.
         command.args(["-machine", "q35", "-cpu", "max,-smap", "-smp", &self.cpus.to_string()]);
         command.args(["-m", &format!("{}M", XEN_MIB + FIRST_DOMAIN_MIB + memory)]);
-        command.arg("-serial").arg(prefixed("file:", self.log)?).args(["-serial", "stdio"]);
+        command.arg("-serial").arg(prefixed("file:", self.log)?);
+        match self.console {
+            None => command.args(["-serial", "stdio"]),
+            Some(path) => command.arg("-chardev").arg(socket("console", path)?).args(["-serial", "chardev:console"]),
+        };
+        if let Some(path) = self.control {
+            command.arg("-chardev").arg(socket("control", path)?).args(["-device", "virtio-serial-pci", "-device"]);
+            command.arg(format!("virtserialport,chardev=control,name={CONTROL}"));
+        }
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         command.arg("-kernel").arg(&xen.hypervisor);
         command.args(["-append", &format!("console=com1 com1=115200,8n1 dom0_mem={FIRST_DOMAIN_MIB}M,max:{FIRST_DOMAIN_MIB}M loglvl=all guest_loglvl=all")]);
@@ -80,14 +96,15 @@ impl Machine<'_> {
     /// The first domain's file system with the files of this run behind it.
     fn initrd(&self, xen: &Xen) -> Result<PathBuf> {
         let mut archive = dom0::archive(xen)?;
-        archive.file(
-            KERNEL.trim_start_matches('/'),
-            &fs::read(self.image).with_context(|| self.image.display().to_string())?,
-        );
-        for domain in self.domains {
-            archive.file(&format!("run/domains/{}", domain.name), domain.configuration().as_bytes());
+        let place = DOMAINS.trim_start_matches('/');
+        for (name, path) in self.files {
+            let content = fs::read(path).with_context(|| path.display().to_string())?;
+            archive.file(&format!("{place}/{name}"), &content);
         }
-        archive.file("run/domains/script", self.script.as_bytes());
+        for domain in self.domains {
+            archive.file(&format!("{place}/{}", domain.name), domain.configuration().as_bytes());
+        }
+        archive.file(&format!("{place}/script"), self.script.as_bytes());
         let path = self.directory.join("initrd");
         fs::write(&path, archive.finish()).with_context(|| path.display().to_string())?;
         Ok(path)
@@ -107,6 +124,13 @@ impl Drive<'_> {
     fn device(&self, index: usize) -> String {
         format!("virtio-blk-pci,drive=disk{index},logical_block_size={0},physical_block_size={0}", self.block_size)
     }
+}
+
+/// A socket of QEMU's, which others may connect to one after the other.
+fn socket(name: &str, path: &Path) -> Result<OsString> {
+    let mut text = prefixed(&format!("socket,id={name},path="), path)?;
+    text.push_str(",server=on,wait=off");
+    Ok(text.into())
 }
 
 fn prefixed(prefix: &str, path: &Path) -> Result<String> {

@@ -10,17 +10,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::disk::option::Bus;
 use crate::disk::{Backend, Disk};
 use crate::report::voice::Voice;
 use crate::run::boot::Boot;
-use domain::{Domain, Kind, Vbd};
+use domain::{Domain, Vbd};
 use machine::{Drive, Machine};
 
 mod closure;
 mod dom0;
-mod domain;
-mod machine;
+pub mod domain;
+pub mod lab;
+pub mod machine;
 mod packages;
 mod trouble;
 
@@ -43,8 +43,8 @@ pub fn command(boot: &Boot) -> Result<Command> {
     }
     let domain = Domain {
         name: NAME.into(),
-        kind: Kind::Pvh,
-        kernel: machine::KERNEL.into(),
+        kernel: format!("{}/{}", machine::DOMAINS, machine::IMAGE),
+        ramdisk: None,
         command_line: boot.command_line.into(),
         memory_mib: boot.memory_mib,
         cpus: boot.cpus,
@@ -54,7 +54,9 @@ pub fn command(boot: &Boot) -> Result<Command> {
         qemu: boot.qemu,
         script: &format!("start {NAME}\nas_qemu \"$reason\"\n"),
         domains: &[domain],
-        image: &boot.image.stripped,
+        files: &[(machine::IMAGE, &boot.image.stripped)],
+        console: None,
+        control: None,
         cpus: boot.cpus,
         drives: &drives,
         log: &boot.directory.join(LOG),
@@ -65,19 +67,9 @@ pub fn command(boot: &Boot) -> Result<Command> {
     Ok(command)
 }
 
-/// The user's disks as those of a domain, which are known by their names.
-///
-/// # Errors
-/// Names a disk that is asked to be on another bus.
-pub fn as_vbds(disks: Vec<Disk>) -> Result<Vec<Disk>> {
-    let one = |(index, disk): (usize, Disk)| {
-        // The first is what a disk is on that is not said to be on any.
-        if !matches!(disk.bus, Bus::VirtioBlk | Bus::Xen) {
-            bail!("disk {}: Xen has no {}", disk.label, disk.bus.name());
-        }
-        Ok(Disk { bus: Bus::Xen, serial: domain::vbd_name(index), ..disk })
-    };
-    disks.into_iter().enumerate().map(one).collect()
+/// Disks known by their names as a domain's: they have no serial numbers.
+pub fn named(disks: Vec<Disk>) -> Vec<Disk> {
+    disks.into_iter().enumerate().map(|(index, disk)| Disk { serial: domain::vbd_name(index), ..disk }).collect()
 }
 
 fn vbd(index: usize, disk: &Disk) -> Vbd {

@@ -22,8 +22,10 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::percpu;
 use super::registers::SavedInterrupts;
 use super::xen;
-use crate::context::{HardIrq, Task};
+use crate::context::Task;
 use crate::irq::{self, Handled, Interrupt, IrqError};
+use crate::work::Turn;
+use crate::xen::{Domain, EventChannel};
 
 const RING_BYTES: usize = 16 * 1024;
 const RECEIVED_BYTES: usize = 1024;
@@ -288,32 +290,66 @@ pub(super) fn interrupt() -> bool {
     })
 }
 
-/// Receives from the port until it is dropped, in task context.
+/// Receives until it is dropped, in task context.
 #[derive(Debug)]
 pub struct Listening {
-    interrupt: Option<Interrupt>,
+    source: Option<Source>,
 }
 
-/// Begins to receive: `came` runs in the interrupt that brought something, for [`read`] to take.
+/// What tells that something has come. Held for its drop.
+#[derive(Debug)]
+enum Source {
+    Serial(#[expect(dead_code, reason = "dropped, it ends")] Interrupt),
+    Xen(EventChannel),
+}
+
+/// CPU that is told of Xen's console.
+const XEN_CPU: usize = 0;
+
+/// Begins to receive: `came` runs after something has come, for [`read`] to take, in the interrupt that brought it or in a bottom half.
+/// `xen` is needed where the console is Xen's.
 ///
 /// # Errors
 /// [`IrqError`] when the port's interrupt cannot be had; [`IrqError::Unsupported`] without a port.
-pub fn listen(cx: &Task, came: impl Fn(&HardIrq) + Send + 'static) -> Result<Listening, IrqError> {
-    if !with(|transmitter| matches!(transmitter.line, Line::Serial)) {
-        return Err(IrqError::Unsupported);
+pub fn listen(cx: &Task, xen: Option<&Domain>, came: impl Fn() + Send + Sync + 'static) -> Result<Listening, IrqError> {
+    /// What takes the bytes, without what it is reached by.
+    enum Kind {
+        Serial,
+        Xen(u32),
     }
-    let interrupt = irq::line(cx, super::ioapic::isa(4), move |cx| {
-        if interrupt() {
-            came(cx);
+    let kind = with(|transmitter| match &transmitter.line {
+        Line::Serial => Some(Kind::Serial),
+        Line::Xen(ring) => Some(Kind::Xen(ring.port)),
+        Line::None | Line::XenLog => None,
+    });
+    let source = match (kind, xen) {
+        (Some(Kind::Serial), _) => Source::Serial(irq::line(cx, super::ioapic::isa(4), move |_| {
+            if interrupt() {
+                came();
+            }
+            // Nobody shares it, and its cause may have been seen to before it came.
+            Handled::Yes
+        })?),
+        (Some(Kind::Xen(port)), Some(domain)) => {
+            let taken = move |_: &_, _: &_| {
+                if with(Transmitter::receive) {
+                    came();
+                }
+                Turn::Done
+            };
+            Source::Xen(EventChannel::adopt(cx, domain, port, XEN_CPU, taken).map_err(|_| IrqError::Unsupported)?)
         }
-        // Nobody shares it, and its cause may have been seen to before it came.
-        Handled::Yes
-    })?;
+        _ => return Err(IrqError::Unsupported),
+    };
     with(|transmitter| {
         transmitter.listening = true;
         transmitter.enable_interrupts();
     });
-    Ok(Listening { interrupt: Some(interrupt) })
+    if let Source::Xen(channel) = &source {
+        // For what came before.
+        channel.schedule();
+    }
+    Ok(Listening { source: Some(source) })
 }
 
 impl Drop for Listening {
@@ -322,9 +358,12 @@ impl Drop for Listening {
             transmitter.listening = false;
             transmitter.enable_interrupts();
         });
-        drop(self.interrupt.take());
-        // The line is the transmitter's alone again.
-        super::interrupts::connect_console();
+        let is_serial = matches!(self.source, Some(Source::Serial(_)));
+        drop(self.source.take());
+        if is_serial {
+            // The line is the transmitter's alone again.
+            super::interrupts::connect_console();
+        }
     }
 }
 
@@ -338,6 +377,10 @@ pub fn read(into: &mut [u8]) -> usize {
         }
         if came > 0 && transmitter.listening {
             transmitter.enable_interrupts();
+            // Nobody tells again of what was left in Xen's ring.
+            if let Line::Xen(_) = transmitter.line {
+                transmitter.receive();
+            }
         }
         came
     })

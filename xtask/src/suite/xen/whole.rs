@@ -1,14 +1,13 @@
-//! The image as a domain of the real Xen, under QEMU: its disks are found by xenstore, read, written and let go of.
+//! `cargo xtask run --on xen`, from end to end: disks are found by xenstore, read, written and let go of.
 
 use std::fs::File;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::guest::{self, Run, text};
-use super::tally::Tally;
-use crate::host::workspace;
-use crate::image::build;
+use crate::suite::guest::{self, Run, text};
+use crate::suite::tally::Tally;
 
 /// A domain to try.
 struct Case {
@@ -26,18 +25,19 @@ const CASES: [Case; 2] = [
     Case { name: "one processor", cpus: 1, own: &[",rw", ",ro"], disks: &[(512, false), (512, true)] },
 ];
 
-/// The group.
-pub fn group(tally: &mut Tally) -> Result<()> {
-    let directory = workspace::scratch()?;
-    let image = build::build(None, directory.path())?;
-    for case in &CASES {
+/// The cases of the short form: a start of Xen costs most.
+const SHORT: usize = 1;
+
+/// Whole runs with the image at `kernel`; files go to `directory`.
+pub fn checks(kernel: &Path, directory: &Path, is_long: bool, tally: &mut Tally) -> Result<()> {
+    for case in &CASES[..if is_long { CASES.len() } else { SHORT }] {
         let mut arguments: Vec<String> =
             ["--on", "xen", "--workload", "verify", "--disk-size", "16", "--timeout", "240", "--silence", "120"]
                 .map(str::to_owned)
                 .into();
-        arguments.extend(["--cpus".into(), case.cpus.to_string(), "--kernel".into(), text(&image.whole)]);
+        arguments.extend(["--cpus".into(), case.cpus.to_string(), "--kernel".into(), text(kernel)]);
         for (index, options) in case.own.iter().enumerate() {
-            let path = directory.path().join(format!("own{index}"));
+            let path = directory.join(format!("own{index}"));
             File::create(&path).and_then(|file| file.set_len(8 << 20))?;
             arguments.extend(["--disk".into(), format!("{}{options}", text(&path))]);
         }
