@@ -44,6 +44,10 @@ pub(crate) enum Defect {
     TrustsTransferLength = 1 << 19,
     /// Messages that nobody waits for are dropped, offers among them.
     DropsUnawaited = 1 << 20,
+    /// An overdue command is not looked for again: a signal that was lost costs a reset.
+    LooksOnce = 1 << 17,
+    /// Nothing is said to the host when the system panics.
+    NoLastWords = 1 << 22,
     /// All commands have one transaction id (A-SVSC-04).
     SameTransaction = 1 << 14,
     /// Page lists with a hole are sent as they are (A-SVSC-07).

@@ -10,6 +10,13 @@ pub enum PostFault {
     Status(u16),
 }
 
+/// What goes wrong with a signal of the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalFault {
+    /// The hypercall succeeds, and the host does not look.
+    Lost,
+}
+
 /// What goes wrong with a message to the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageFault {
@@ -67,6 +74,8 @@ pub enum Fault {
     Behind(u32),
     /// Never answers.
     Never,
+    /// Takes the packet for malformed: from here on the channel answers nothing until it is closed.
+    Stop,
     /// Performs nothing and answers this SRB status and SCSI status, without sense data.
     Status(u8, u8),
     /// Performs nothing and answers CHECK CONDITION with this sense key, code and qualifier.
@@ -208,6 +217,8 @@ impl Default for Knobs {
 pub struct Faults {
     /// By posted message.
     pub posts: Script<PostFault>,
+    /// By signal of the guest's.
+    pub signals: Script<SignalFault>,
     /// By message to the guest.
     pub messages: Script<MessageFault>,
     /// By packet that the host takes from a ring: requests, and the packets of initialisation.

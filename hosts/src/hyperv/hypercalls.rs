@@ -2,7 +2,7 @@
 
 use super::consts::{PAGE, call, slot};
 use super::guest::u32_at;
-use super::{Breach, Guest, Hyperv, PostFault};
+use super::{Breach, Guest, Hyperv, PostFault, SignalFault};
 
 /// The connection that a contact of version 5.0 or later may use, and the one of all other messages.
 pub(super) const CONTACT_CONNECTION: u32 = 4;
@@ -89,6 +89,9 @@ impl Hyperv {
         self.counts.signals += 1;
         if input >> 32 != 0 {
             return self.wrong("a flag number that is not 0");
+        }
+        if self.faults.signals.next().unwrap_or_default().contains(&SignalFault::Lost) {
+            return call::OK;
         }
         self.signalled(guest, input as u32)
     }

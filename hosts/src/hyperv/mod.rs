@@ -51,7 +51,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use breach::{Breach, Counts};
 pub use controller::Controller;
-pub use fault::{Absent, Event, Fault, Faults, Knobs, MessageFault, PostFault, Stray};
+pub use fault::{Absent, Event, Fault, Faults, Knobs, MessageFault, PostFault, SignalFault, Stray};
 pub use guest::{BadGpa, Flat, Guest};
 pub use plugged::Plugged;
 pub use registers::{Fault as ProtectionFault, Settings};

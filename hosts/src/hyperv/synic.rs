@@ -98,13 +98,15 @@ pub(super) struct Vp {
     sints: [u64; SINTS],
     timers: [Timer; 4],
     queues: [VecDeque<SlotMessage>; SINTS],
+    /// The slots that hold a message that the guest has not been seen to take.
+    filled: [bool; SINTS],
 }
 
 impl Default for Vp {
     fn default() -> Self {
         let masked = [sint::MASKED; SINTS];
-        let (queues, timers) = Default::default();
-        Self { scontrol: 0, siefp: Overlay::default(), simp: Overlay::default(), sints: masked, timers, queues }
+        let (queues, timers, filled) = Default::default();
+        Self { scontrol: 0, siefp: Overlay::default(), simp: Overlay::default(), sints: masked, timers, queues, filled }
     }
 }
 
@@ -201,6 +203,10 @@ impl Hyperv {
     fn deliver_to(&mut self, guest: &dyn Guest, vp: u32, number: usize) -> Result<(), BadGpa> {
         while let Some(at) = self.vps[vp as usize].slot(number).filter(|_| !self.queue(vp, number).is_empty()) {
             if guest.load(at)? != 0 {
+                if !std::mem::replace(&mut self.vps[vp as usize].filled[number], true) {
+                    // No message of ours: it stays in the way until the guest takes it.
+                    self.breaches.push(Breach::SlotWritten(vp));
+                }
                 guest.fetch_or(at + 4, PENDING)?;
                 // The flag before another look at the type; the guest does the same the other way round.
                 fence(Ordering::SeqCst);
@@ -208,6 +214,7 @@ impl Hyperv {
                     return Ok(());
                 }
             }
+            self.vps[vp as usize].filled[number] = false;
             let Some(message) = self.queue(vp, number).pop_front() else { return Ok(()) };
             let len = message.payload.len().min(slot::PAYLOAD);
             let more = if self.queue(vp, number).is_empty() { 0 } else { PENDING };
@@ -215,10 +222,22 @@ impl Hyperv {
             guest.write(at + 8, &0u64.to_le_bytes())?;
             guest.store(at + 4, u32::from(message.says) | more)?;
             guest.store(at, message.kind)?;
+            // A type of 0 is an empty slot, whatever else lies in it.
+            self.vps[vp as usize].filled[number] = message.kind != 0;
             self.counts.messages += 1;
             self.raise(vp, number);
         }
         Ok(())
+    }
+
+    /// Notes which slots the guest has emptied.
+    pub(super) fn look_at_slots(&mut self, guest: &dyn Guest) {
+        for vp in &mut self.vps {
+            for number in (0..SINTS).filter(|number| vp.filled[*number]).collect::<Vec<_>>() {
+                let full = vp.slot(number).is_some_and(|at| guest.load(at) != Ok(0));
+                vp.filled[number] = full || vp.slot(number).is_none();
+            }
+        }
     }
 
     fn queue(&mut self, vp: u32, number: usize) -> &mut VecDeque<SlotMessage> {

@@ -77,6 +77,7 @@ impl Hyperv {
     /// Does what can be done now: takes at most `budget` packets of each channel and completes at most as many requests. Returns whether
     /// anything was done.
     pub fn work(&mut self, guest: &dyn Guest, budget: usize) -> bool {
+        self.look_at_slots(guest);
         let mut progress = self.fire_timers(guest);
         progress |= self.send_late(guest);
         progress |= self.end_gpadls(guest);
@@ -165,14 +166,16 @@ impl Hyperv {
             match fault {
                 Fault::Delay(units) => taken.due += units,
                 Fault::Behind(others) => taken.behind = others,
-                Fault::Never => taken.never = true,
+                Fault::Never | Fault::Stop => taken.never = true,
                 Fault::Spurious => self.signal(guest, id),
                 Fault::Unsolicited(operation) => self.unsolicited(id, operation, false),
                 _ => {}
             }
         }
+        let stops = taken.faults.contains(&Fault::Stop);
         if let Some(open) = self.live(id) {
             open.taken.push(taken);
+            open.dead = stops;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ pub const DATA: u64 = 0x8000;
 pub const FIRST_PAGE: u64 = 0x100;
 pub const VECTOR: u8 = 0x40;
 pub const HANDLE: u32 = 0xe1e10;
-const SLOT: u64 = SIMP + 2 * 256;
+pub const SLOT: u64 = SIMP + 2 * 256;
 const FLAGS: u64 = SIEFP + 2 * 256;
 
 /// The guest with its host.

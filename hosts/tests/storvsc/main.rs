@@ -1,6 +1,7 @@
 //! The storvsc driver, unmodified, against the model of its host in one process: every situation that is known to go wrong, loads over several
 //! channels, and hosts that lie.
 
+mod handover;
 mod hostile;
 mod load;
 mod rig;

@@ -32,6 +32,8 @@ pub fn lun(disk: &Disk, block_size: u32, serial: &str) -> Lun {
 impl Rig {
     pub fn new(config: Config, knobs: Knobs) -> Self {
         let machine = Machine::new(config);
+        // What waits by looking at the clock looks often enough at this.
+        machine.spins_take(2_000);
         let mut host = Hyperv::new(Settings { vps: config.cpus as u32, ..Settings::default() });
         host.knobs = knobs;
         let disk = Disk::patterned(SECTORS, 1);

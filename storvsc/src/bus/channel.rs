@@ -146,7 +146,11 @@ impl Core {
         );
         let status = match self.ask(cx, Question::Opened(channel, gpadl), || self.post(cx, &message)) {
             Ok(Answer::Status(0)) => return Ok(opened),
-            Ok(Answer::Status(status)) => BusError::ChannelRefused(status),
+            Ok(Answer::Status(status)) => {
+                // Not open: there is nothing to close.
+                let _ = self.let_go(cx, opened, false);
+                return Err(BusError::ChannelRefused(status));
+            }
             Ok(_) => BusError::NoAnswer,
             Err(error) => error,
         };
@@ -161,11 +165,15 @@ impl Core {
     /// # Errors
     /// The host did not: the rings stay its own.
     pub(crate) fn close(&self, cx: &Task, opened: Opened) -> Result<Ring, BusError> {
+        self.let_go(cx, opened, true)
+    }
+
+    fn let_go(&self, cx: &Task, opened: Opened, closes: bool) -> Result<Ring, BusError> {
         let (channel, offer) = (opened.offer.channel, opened.offer);
         // Where it was moved to, and where from.
         (0..self.partition.cpus()).for_each(|cpu| self.partition.unlisten(cpu, opened.flag));
         let rescinded = self.is_over(&offer);
-        if !rescinded && self.is_up() {
+        if closes && !rescinded && self.is_up() {
             let message = OfChannel { header: Header::new(Kind::CLOSE), channel: U32::new(channel) };
             let _ = self.post(cx, message.as_bytes());
         }

@@ -7,6 +7,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use super::ask::{Answer, Question};
 use super::{Core, Life};
 use crate::BusError;
+use crate::defect::Defect;
 use crate::wire::message::{
     CONNECTION, CONTACT_CONNECTION, FeatureFlags, Header, InitiateContact, Kind, OfChannel, SINT, VMBUS_MESSAGE,
     Version,
@@ -43,7 +44,9 @@ impl Core {
             let connection = self.link.lock().connection;
             let mut unload = [0; 8];
             unload.copy_from_slice(Header::new(Kind::UNLOAD).as_bytes());
-            self.partition.on_panic(connection, VMBUS_MESSAGE, unload, Kind::UNLOAD_COMPLETE.0);
+            if !self.defects.has(Defect::NoLastWords) {
+                self.partition.on_panic(connection, VMBUS_MESSAGE, unload, Kind::UNLOAD_COMPLETE.0);
+            }
             let request = || self.post(cx, Header::new(Kind::REQUEST_OFFERS).as_bytes());
             self.ask(cx, Question::Offers, request)?;
             return Ok(());

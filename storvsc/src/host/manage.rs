@@ -1,15 +1,16 @@
 //! Ending commands that do not end by themselves. Task or bottom-half context, no lock held.
 //!
-//! The protocol has no way to abort one command, and hosts answer resets of units and of the bus without ending anything; what always works
+//! The protocol has no way to abort one command; what is overdue is looked for again, in case that a signal was lost. Hosts answer resets of units and of the bus without ending anything; what always works
 //! is closing the channels, after which the host has let go, and opening them again.
 
-use undercroft_block::Error;
 use undercroft_block::scsi::{Address, Managed, Management};
+use undercroft_block::{Error, Tag};
 use undercroft_hal::sync::assert_unlocked;
 
-use super::lane::{Life, Slot};
+use super::lane::{Lane, Life, Slot, State};
 use super::packet::{self, Unit};
 use super::{Ask, Controller};
+use crate::defect::Defect;
 use crate::wire::ring::{PacketFlags, PacketType};
 use crate::wire::vstor::Operation;
 
@@ -19,13 +20,31 @@ impl Controller {
         match what {
             Management::Abort(tag) => {
                 let lane = self.lanes.get(usize::from(tag.queue()));
-                let known = lane.is_some_and(|lane| lane.state.lock().slots.get(tag).is_some());
-                if known { Managed::Unsupported } else { Managed::NoCommand }
+                lane.map_or(Managed::NoCommand, |lane| self.look_again(lane, tag))
             }
             Management::ResetUnit(address) => self.reset_by(Operation::RESET_LUN, address),
             Management::ResetBus => self.reset_by(Operation::RESET_BUS, Address::default()),
             Management::ResetHost => self.reset_all(),
         }
+    }
+
+    /// A command is overdue. It cannot be aborted; but perhaps the host was not woken for it, or nobody here for its answer: both sides look at
+    /// their rings again.
+    fn look_again(&self, lane: &Lane, tag: Tag) -> Managed {
+        let mut state = lane.state.lock();
+        if state.slots.get(tag).is_none() {
+            return Managed::NoCommand;
+        }
+        let State { rings: Some(rings), life: Life::Running, .. } = &mut *state else { return Managed::Unsupported };
+        if self.defects.has(Defect::LooksOnce) {
+            return Managed::Unsupported;
+        }
+        let connection = rings.connection;
+        let _due = rings.up.publish();
+        drop(state);
+        lane.work.schedule();
+        self.signal(connection, true);
+        Managed::Asked
     }
 
     /// Sends a reset on the first channel. Its answer says only that the host has heard.

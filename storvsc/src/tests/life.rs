@@ -146,7 +146,10 @@ fn resets_of_unit_and_bus() {
         ready(task, &*driver, &LUNS, &collector);
         rig.model(|host| host.set_packet_faults(Script::none().at(0, Fault::Never)));
         let tag = go(&*driver, command(&collector, 1, at(0, 0), read10(0, 1), (Direction::In, SECTOR))).unwrap();
-        assert_eq!(driver.manage(Management::Abort(tag)), Managed::Unsupported);
+        // Nothing is ended, but the host is asked to look.
+        assert_eq!(driver.manage(Management::Abort(tag)), Managed::Asked);
+        settle(task);
+        assert_eq!(collector.count(), 0);
         assert_eq!(driver.manage(Management::ResetUnit(at(0, 0))), Managed::Asked);
         assert_eq!(collector.spin(task, 1)[0].response, Response::Aborted);
         assert_eq!(driver.manage(Management::Abort(tag)), Managed::NoCommand);

@@ -6,6 +6,8 @@ mod hazards;
 mod hostile;
 mod io;
 mod life;
+mod panic;
+mod recovery;
 mod rig;
 mod versions;
 
