@@ -63,9 +63,7 @@ fn run(rig: &Rig, task: &Task, disk: &ScsiDisk, requests: u64, seed: u64) {
 
 #[test]
 fn ten_thousand_requests_over_one_two_and_four_channels() {
-    for (channels, schedule) in
-        [(1, Schedule::Eager), (1, Schedule::RANDOM), (2, Schedule::RANDOM), (4, Schedule::RANDOM)]
-    {
+    for (channels, schedule) in [(1, Schedule::RANDOM), (2, Schedule::RANDOM), (4, Schedule::RANDOM)] {
         let rig = rig(channels, schedule, 11 + channels as u64);
         rig.driver(|task, _, driver| {
             settle(task);
@@ -123,13 +121,13 @@ fn outcome(result: Result<(), Error>) {
 /// The controller goes in the middle of a load: every request ends once, and nothing is left.
 #[test]
 fn rescinded_under_load() {
-    for seed in 0..30 {
+    for seed in 0..15 {
         let rig = rig(2, Schedule::RANDOM, seed);
         rig.driver(|task, bus, driver| {
             settle(task);
             let disk = scan(task, driver.clone()).unwrap().disks.remove(0);
             let sink = Sink::new();
-            rig.model(|host| host.faults.events = Script::none().at(20 + seed, Event::Reoffer(1)));
+            rig.model(|host| host.faults.events = Script::none().at(20 + 2 * seed, Event::Reoffer(1)));
             let sent = flood(&disk, &sink);
             sink.wait(task, sent).into_iter().for_each(|(_, result, _)| outcome(result));
             let changes = bus.changes();
@@ -157,7 +155,7 @@ fn flood(disk: &Arc<ScsiDisk>, sink: &Arc<Sink>) -> usize {
 /// The connection ends in the middle of a load, and begins again.
 #[test]
 fn unloaded_under_load() {
-    for seed in 0..30 {
+    for seed in 0..12 {
         let rig = rig(2, Schedule::RANDOM, 100 + seed);
         for _ in 0..2 {
             rig.driver(|task, bus, driver| {

@@ -40,7 +40,9 @@ fn lie(fault: Fault, schedule: Schedule, defects: Defects) -> Vec<Response> {
 const SCHEDULES: [Schedule; 3] = [Schedule::Eager, Schedule::Lazy, Schedule::RANDOM];
 
 /// Lies that end the controller: what is left is told so.
-const FATAL: [Fault; 15] = [
+const FATAL: [Fault; 17] = [
+    Fault::Kind(7),
+    Fault::Kind(0xffff),
     Fault::Duplicate,
     Fault::BadTransaction(0),
     Fault::BadTransaction(u64::MAX),
@@ -85,8 +87,6 @@ fn lies_that_the_controller_survives() {
         Fault::SaysMoved(513),
         Fault::SaysSense(255),
         Fault::Oversize(64),
-        Fault::Kind(7),
-        Fault::Kind(0xffff),
         Fault::Operation(99),
         Fault::Spurious,
         Fault::Unsolicited(2),

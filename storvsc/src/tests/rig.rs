@@ -15,6 +15,8 @@ use crate::defect::Defects;
 use crate::{ProbeError, Settings, Storvsc, VmBus};
 
 pub(super) const GOOD: Defects = Defects::none();
+/// What one look at the clock takes, in nanoseconds.
+const SPIN: u64 = 1_000;
 /// The units of target 0.
 pub(super) const LUNS: [u32; 3] = [0, 5, 63];
 
@@ -37,6 +39,8 @@ pub(super) fn unit(seed: u64, block_size: u32) -> Unit {
 impl Rig {
     pub(super) fn new(config: Config) -> Self {
         let machine = Machine::new(config);
+        // What waits by looking at the clock looks often enough at this.
+        machine.spins_take(SPIN);
         let settings = undercroft_hosts::hyperv::Settings {
             vps: config.cpus as u32,
             ..undercroft_hosts::hyperv::Settings::default()

@@ -166,6 +166,8 @@ fn a_host_that_does_not_answer() {
         let mut rig = Rig::schedule(Schedule::Eager)
             .with(|host| host.faults = Faults { messages: messages.clone(), ..Faults::default() });
         rig.leaks = true;
+        // Long waits in vain.
+        rig.machine.spins_take(100_000);
         let run = || {
             rig.machine.run(|task| {
                 let bus = connects(task, &rig.settings);
