@@ -9,7 +9,7 @@
 //!
 //! See ADR-3 for the design and `docs/callouts.md` for the races that it ends.
 
-#![cfg_attr(not(any(test, fuzzing)), no_std)]
+#![cfg_attr(not(any(test, feature = "fuzz")), no_std)]
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -22,7 +22,7 @@ pub enum Command {
     Test(TestOptions),
     /// Compare with others on the same virtual hardware
     Bench(BenchOptions),
-    /// Feed a target of fuzz/ with what libFuzzer makes up
+    /// Feed the targets of fuzz/ with what libFuzzer makes up, and keep what reaches something new
     Fuzz(FuzzOptions),
     /// Build the bootable image only
     Build(BuildOptions),
@@ -243,14 +243,49 @@ pub struct BenchOptions {
     pub with: BenchWith,
 }
 
+/// What `cargo xtask fuzz` does.
 #[derive(Args)]
 pub struct FuzzOptions {
-    /// The target: a file of fuzz/src
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(["wheel"]))]
-    pub target: String,
-    /// How long
+    #[command(subcommand)]
+    pub what: Fuzz,
+}
+
+#[derive(Subcommand)]
+pub enum Fuzz {
+    /// Name the targets, what their bytes are, and how many inputs are kept of each
+    List,
+    /// Feed targets with what libFuzzer makes up, beginning with what was found before
+    Run(FuzzRunOptions),
+    /// Show, as HTML, which lines the inputs reach that are kept
+    Cov(FuzzTargets),
+    /// Keep, of all inputs that were found, the fewest that reach as much: in fuzz/corpus
+    Corpus(FuzzTargets),
+}
+
+#[derive(Args)]
+pub struct FuzzTargets {
+    /// The targets; all of them without
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct FuzzRunOptions {
+    /// The targets
+    #[arg(value_name = "TARGET", required_unless_present = "all")]
+    pub targets: Vec<String>,
+    /// Every target, one after the other
+    #[arg(long, conflicts_with = "targets")]
+    pub all: bool,
+    /// How long, for each target
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub seconds: u32,
+    /// How long in all: the targets take turns of ten minutes at most
+    #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub hours: Option<u32>,
+    /// Processes at a time, which share what they find
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub jobs: u32,
 }
 
 #[derive(Subcommand)]

@@ -219,9 +219,9 @@ impl Wheel {
     }
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzz"))]
 mod tests;
 
 /// The body of the fuzz target: does what bytes say with a wheel and an ordered map.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzz")]
 pub use tests::script::run as fuzz;

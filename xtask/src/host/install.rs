@@ -2,7 +2,7 @@
 //! apt-get, or else named together with the command that would install it.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -128,6 +128,17 @@ pub fn rust_source() -> Result<()> {
     let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim().to_owned();
     let present = Path::new(&sysroot).join("lib/rustlib/src/rust/library/Cargo.lock").exists();
     if present { Ok(()) } else { rustup(&["component", "add", "rust-src"]) }
+}
+
+/// Makes sure of the LLVM programs that belong to the compiler, and says where they are.
+pub fn llvm_tools() -> Result<PathBuf> {
+    let libraries = Command::new("rustc").args(["--print", "target-libdir"]).output().context("cannot run rustc")?;
+    let libraries = String::from_utf8_lossy(&libraries.stdout).trim().to_owned();
+    let folder = Path::new(&libraries).with_file_name("bin");
+    if !folder.join("llvm-profdata").exists() {
+        rustup(&["component", "add", "llvm-tools"])?;
+    }
+    Ok(folder)
 }
 
 fn rustup(arguments: &[&str]) -> Result<()> {
