@@ -197,7 +197,7 @@ pub fn callouts(bytes: &[u8]) {
     let config =
         Config { ram: 1 << 16, cpus: 1 + usize::from(how >> 4 & 1), seed: how.into(), schedule, ..Config::default() };
     let machine = Machine::new(config);
-    machine.advance(1 << (how >> 2 & 3) * 16);
+    machine.advance(1 << ((how >> 2 & 3) * 16));
     machine.run(|task| programme(task, &machine, &mut bytes));
 }
 
@@ -214,7 +214,7 @@ fn programme(task: &Task, machine: &Rc<Machine>, bytes: &mut Bytes<'_>) {
         let slot = &mut all[number];
         match (what % 16, slot.as_ref()) {
             (0..6, Some(one)) => one.start(now.saturating_add(time), which >> 3, what >> 4 << 2),
-            (6, Some(one)) => one.start(now.saturating_add(time), 3, what >> 4 << 2 | 1 + which % 2),
+            (6, Some(one)) => one.start(now.saturating_add(time), 3, (what >> 4 << 2) | (1 + which % 2)),
             (7, Some(one)) => one.start(now.saturating_sub(time), 3, 0),
             (8 | 9, Some(one)) => one.stop(),
             (10, Some(one)) => one.drain(task),

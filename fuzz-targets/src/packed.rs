@@ -260,7 +260,7 @@ pub fn virtqueue_packed(bytes: &[u8]) {
                     pair.ring.disable_interrupts();
                 } else {
                     let more = pair.ring.enable_interrupts();
-                    assert!(pair.lied || more == !pair.answered.is_empty(), "answers are overlooked, or made up");
+                    assert!(pair.lied || more != pair.answered.is_empty(), "answers are overlooked, or made up");
                 }
             }
             13 => pair.plain.device_event.set((two, u16::from(one))),

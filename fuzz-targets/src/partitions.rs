@@ -64,7 +64,7 @@ impl Disk {
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |c, _| c >> 1 ^ (c & 1) * 0xEDB8_8320))
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ ((c & 1) * 0xEDB8_8320)))
 }
 
 fn check(entries: &[Entry]) {

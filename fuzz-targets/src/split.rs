@@ -256,7 +256,7 @@ pub fn virtqueue_split(bytes: &[u8]) {
                     pair.ring.disable_interrupts();
                 } else {
                     let more = pair.ring.enable_interrupts();
-                    assert!(pair.lied || more == !pair.answered.is_empty(), "answers are overlooked, or made up");
+                    assert!(pair.lied || more != pair.answered.is_empty(), "answers are overlooked, or made up");
                 }
             }
             13 => {
