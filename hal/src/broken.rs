@@ -42,6 +42,10 @@ pub(crate) enum Hazard {
     IdTakenBlindly,
     /// Pattern 6: DMA memory is freed with its length rounded up to pages.
     FreedLonger,
+    /// A page that a device has is lent once more.
+    LentTwice,
+    /// Pages that a device has are freed with the others.
+    FreedWhileLent,
     /// Removal clears the closed mark for a moment while a run begins.
     ClosedMarkLost,
     /// A message that waits behind another is not asked for (SynIC).

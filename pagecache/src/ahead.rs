@@ -49,6 +49,11 @@ impl Streams {
         Self { streams: [Stream::default(); STREAMS], most, clock: 0, wasted: 0 }
     }
 
+    /// Windows of at most `most` pages from now on.
+    pub(crate) const fn allow(&mut self, most: u32) {
+        self.most = most;
+    }
+
     /// Somebody reads the pages from `first` to `last`; `wasted` pages that were read ahead have been evicted unused so far.
     pub(crate) fn note(&mut self, first: u64, last: u64, wasted: u64) -> Option<Plan> {
         if self.most < FIRST_WINDOW || broken::is(Hazard::NoReadAhead) {

@@ -93,6 +93,8 @@ pub(crate) enum Hazard {
     NoReadAhead,
     /// The read-ahead is told of what is left of a read at its first page that is not there.
     RestNoted,
+    /// A-PC-16: the memory of a read that never came back is used for another page.
+    KeptUsedAgain,
     /// A discard does not keep others away while the device has it.
     NoFence,
     /// A discard does not wait for a write-back that is under way.

@@ -13,8 +13,10 @@ pub struct Config {
     pub pins: u16,
     /// Handles ([`Volume::another`](crate::Volume::another)), each told of errors for itself.
     pub handles: u16,
-    /// Bytes of one transfer, cut to what the device takes.
+    /// Bytes of one write-back, cut to what the device takes: each has a buffer of so many.
     pub transfer: u32,
+    /// Bytes of one read, cut to what the device takes. Reads go into the pages themselves, and have no buffers.
+    pub read: u32,
     /// Reads at the device at once.
     pub reads: u16,
     /// Write-backs at the device at once.
@@ -29,13 +31,13 @@ pub struct Config {
     pub background_percent: u8,
     /// The pause after a failed write-back: it doubles from the first to the second.
     pub retry: (Duration, Duration),
-    /// Pages read ahead at most.
+    /// Pages read ahead of one reader at most; no more than half of the budget.
     pub ahead: u32,
 }
 
 impl Default for Config {
-    /// 16 MiB of pages; 64 operations, 64 pins, 16 handles; 8 reads and 4 write-backs of 128 KiB; written back after 5 seconds, or when a tenth
-    /// is dirty; writers wait at two fifths; pauses of 0.1 to 30 seconds; 256 KiB are read ahead.
+    /// 16 MiB of pages; 64 operations, 64 pins, 16 handles; 8 reads of up to 512 KiB and 4 write-backs of up to 128 KiB; written back after 5 seconds, or when a tenth
+    /// is dirty; writers wait at two fifths; pauses of 0.1 to 30 seconds; 1 MiB is read ahead, and never more than half of the pages.
     fn default() -> Self {
         Self {
             pages: 4096,
@@ -43,6 +45,7 @@ impl Default for Config {
             pins: 64,
             handles: 16,
             transfer: 128 << 10,
+            read: 512 << 10,
             reads: 8,
             writes: 4,
             tick: Duration::from_secs(1),
@@ -50,7 +53,7 @@ impl Default for Config {
             dirty_percent: 40,
             background_percent: 10,
             retry: (Duration::from_millis(100), Duration::from_secs(30)),
-            ahead: 64,
+            ahead: 256,
         }
     }
 }

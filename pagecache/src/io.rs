@@ -1,8 +1,10 @@
-//! Transfers between a volume and its device: each has a buffer, made when the volume is. Under the volume's lock.
+//! Transfers between a volume and its device, made when the volume is. A write-back has a buffer of its own, a read goes into the pages themselves, and has
+//! the list of their pieces. Under the volume's lock.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
-use undercroft_block::Error;
+use undercroft_block::{Data, Error, Piece};
 use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 
 use crate::memory::filled;
@@ -14,7 +16,7 @@ pub(crate) enum Stage {
     Idle,
     /// To be sent.
     Queued,
-    /// The device has it, and its buffer.
+    /// The device has it, and its data.
     Sent,
 }
 
@@ -22,7 +24,14 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Io {
     pub(crate) stage: Stage,
+    /// A write-back's buffer, while it is here.
     pub(crate) buf: Option<DmaBuf>,
+    /// A read's list of pieces, while there is none in it.
+    pub(crate) list: Option<Vec<Piece>>,
+    /// A device kept a read's data: its pages, and this.
+    pub(crate) lost: bool,
+    /// What a read that is queued is to be sent with.
+    pub(crate) data: Data,
     /// The first page's index.
     pub(crate) first: u64,
     /// Pages of the run.
@@ -32,15 +41,27 @@ pub(crate) struct Io {
 }
 
 impl Io {
-    pub(crate) fn new(pages: usize, constraints: DmaConstraints) -> Result<Self, Error> {
-        let buf = DmaBuf::new(pages * PAGE, constraints).map_err(|_| Error::NoMemory)?;
+    fn new(pages: usize) -> Result<Self, Error> {
         let pages = filled(pages, |_| (NONE, 0))?;
-        Ok(Self { stage: Stage::Idle, buf: Some(buf), first: 0, count: 0, pages })
+        Ok(Self { stage: Stage::Idle, buf: None, list: None, lost: false, data: Data::None, first: 0, count: 0, pages })
     }
 
-    /// Whether it can be used now. One whose buffer a device never gave back cannot.
+    /// A read of up to so many pages, in so many pieces.
+    pub(crate) fn read(pages: usize, pieces: usize) -> Result<Self, Error> {
+        let mut list = Vec::new();
+        list.try_reserve_exact(pieces.min(pages)).map_err(|_| Error::NoMemory)?;
+        Ok(Self { list: Some(list), ..Self::new(pages)? })
+    }
+
+    /// A write-back of up to so many pages.
+    pub(crate) fn write(pages: usize, constraints: DmaConstraints) -> Result<Self, Error> {
+        let buf = DmaBuf::new(pages * PAGE, constraints).map_err(|_| Error::NoMemory)?;
+        Ok(Self { buf: Some(buf), ..Self::new(pages)? })
+    }
+
+    /// Whether it can be used now. One whose data a device never gave back cannot.
     pub(crate) const fn is_free(&self) -> bool {
-        matches!(self.stage, Stage::Idle) && self.buf.is_some()
+        matches!(self.stage, Stage::Idle) && !self.lost && (self.buf.is_some() || self.list.is_some())
     }
 
     /// Where a page is in the run.

@@ -1,9 +1,11 @@
 //! [`DmaBuf`]: data that moves between an owner and a device.
 
+use alloc::sync::Arc;
 use core::ops::{Deref, DerefMut};
 use core::panic::Location;
 
 use super::block::Block;
+use super::pages::Attic;
 use super::{DmaConstraints, DmaError, Segment};
 
 /// A data buffer, contiguous for the device. Its owner sees bytes; to let a device work on it, the owner moves it into
@@ -13,11 +15,6 @@ pub struct DmaBuf {
     block: Block,
 }
 
-// SAFETY: the block is owned by this value, like a Box<[u8]>.
-unsafe impl Send for DmaBuf {}
-// SAFETY: a shared reference gives shared bytes only.
-unsafe impl Sync for DmaBuf {}
-
 impl DmaBuf {
     /// Allocates `len` zeroed bytes.
     ///
@@ -26,6 +23,16 @@ impl DmaBuf {
     #[track_caller]
     pub fn new(len: usize, constraints: DmaConstraints) -> Result<Self, DmaError> {
         Ok(Self { block: Block::new(len, constraints, Location::caller())? })
+    }
+
+    /// A buffer that is a part of [`DmaPages`](super::DmaPages).
+    pub(super) const fn lent(block: Block) -> Self {
+        Self { block }
+    }
+
+    /// Who lent it, if somebody did.
+    pub(super) const fn lender(&self) -> Option<&Arc<Attic>> {
+        self.block.lender()
     }
 
     /// What a descriptor carries for the whole buffer.
@@ -39,7 +46,7 @@ impl Deref for DmaBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the block is valid for its length, initialised (zeroed at allocation), and owned: while a device works
+        // SAFETY: the block is valid for its length, initialised (zeroed at allocation), and owned (a part on loan is this buffer's alone): while a device works
         // on it the buffer is inside the driver's slot, which makes no reference.
         unsafe { core::slice::from_raw_parts(self.block.place().virt.as_ptr(), self.block.place().layout.len) }
     }

@@ -20,12 +20,8 @@ pub struct Coherent {
     block: Block,
 }
 
-// SAFETY: the block is owned by this value; all access is by volatile or atomic operations on raw pointers.
-unsafe impl Send for Coherent {}
-// SAFETY: as for Send: concurrent access is made of single volatile or atomic operations, and what is not atomic
-// (multi-word copies) is plain data whose coherence the ring protocol provides, on memory that a device may change anyway.
-unsafe impl Sync for Coherent {}
-
+// Shared between CPUs: concurrent access is made of single volatile or atomic operations, and what is not atomic (multi-word copies) is plain data whose
+// coherence the ring protocol provides, on memory that a device may change anyway.
 impl Coherent {
     /// Allocates `len` zeroed bytes.
     ///

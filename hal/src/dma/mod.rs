@@ -9,6 +9,8 @@
 //! [`Streaming`] takes any owned bytes to a device and back, with the direction in its type and through a bounce buffer where the device
 //! cannot reach them.
 //!
+//! [`DmaPages`] lends runs of its pages to devices, as buffers.
+//!
 //! Allocation happens in task context; freeing in bottom half or task.
 
 mod block;
@@ -17,6 +19,7 @@ mod coherent;
 mod direction;
 mod layout;
 mod ledger;
+mod pages;
 mod streaming;
 
 pub use buffer::DmaBuf;
@@ -25,6 +28,7 @@ pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use layout::{DmaBlock, DmaConstraints, DmaError, DmaLayout};
 pub(crate) use ledger::{Ledger, allocate, freeing};
 pub use ledger::{Stats, stats};
+pub use pages::{DmaPages, Lender};
 pub use streaming::{Buffer, Given, MapError, Streaming, abandoned};
 
 /// A run of device-visible memory: what a descriptor of a ring carries.
@@ -36,5 +40,7 @@ pub struct Segment {
     pub len: u32,
 }
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod pages_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

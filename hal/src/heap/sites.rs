@@ -22,6 +22,14 @@ pub struct Site {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark(#[cfg(debug_assertions)] u8);
 
+impl Mark {
+    /// Of what is a part of something: never counted.
+    pub(crate) const NONE: Self = Self(
+        #[cfg(debug_assertions)]
+        u8::MAX,
+    );
+}
+
 #[cfg(not(debug_assertions))]
 mod table {
     use super::{Location, Mark};

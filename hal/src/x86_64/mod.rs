@@ -8,6 +8,7 @@ mod apic;
 pub mod backed;
 mod clock;
 pub mod console;
+mod copy;
 mod descriptors;
 mod entry;
 mod exceptions;

@@ -5,7 +5,7 @@ use core::arch::asm;
 use super::machine::{self, Handover};
 use super::power::{self, Exit};
 use super::{
-    apic, backed, clock, console, descriptors, firmware, interrupts, ioapic, layout, memory, paging, pci, percpu,
+    apic, backed, clock, console, copy, descriptors, firmware, interrupts, ioapic, layout, memory, paging, pci, percpu,
     processors, registers, stacks, stop, vectors, xen,
 };
 use crate::context::Task;
@@ -27,6 +27,7 @@ unsafe extern "Rust" {
 /// Continues from the entry code, on the boot stack, with the temporary page tables.
 pub(super) extern "C" fn start(start_info: u64) -> ! {
     percpu::adopt(0);
+    copy::init();
     xen::init();
     console::init();
     // SAFETY: the boot processor, alone, interrupts off; no fault stacks yet.

@@ -38,7 +38,7 @@ impl Pages {
     pub(crate) fn new(memory: u64) -> Self {
         let pages = ((memory / PART).clamp(BOUNDS.0, BOUNDS.1) / PAGE as u64) as u32;
         let config = Config { pages, ..Config::default() };
-        let small = Config { transfer: 64 << 10, reads: 3, writes: 1, ahead: 32, ..config };
+        let small = Config { transfer: 64 << 10, read: 64 << 10, reads: 3, writes: 1, ahead: 32, ..config };
         Self { cache: Cache::new(pages, VOLUMES).ok(), config: if memory < SMALL { small } else { config } }
     }
 

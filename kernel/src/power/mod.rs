@@ -29,6 +29,7 @@ const CACHE: Config = Config {
     pins: 4,
     handles: 4,
     transfer: 16 << 10,
+    read: 16 << 10,
     reads: 4,
     writes: 4,
     tick: Duration::from_millis(20),

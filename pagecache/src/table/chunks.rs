@@ -1,11 +1,14 @@
 //! The memory of pages: taken and given back in chunks, since a block of its own for each page would cost 64 bytes of bookkeeping.
 //!
-//! Chunks are allocated and freed by the caller, with no lock held (A-PC-07); here they are put in and taken out. Under the volume's lock.
+//! Chunks are allocated and freed by the caller, with no lock held (A-PC-07); here they are put in and taken out. A page that is read is lent to the device
+//! meanwhile: it has no bytes here, and if it never comes back none ever again. Under the volume's lock.
 
-use undercroft_hal::dma::DmaBuf;
+use core::ops::Range;
 
+use undercroft_hal::dma::{DmaBuf, DmaPages};
+
+use super::Table;
 use super::list::Place;
-use super::{PAGE, Table};
 use crate::broken::{self, Hazard};
 use crate::shim;
 use crate::state::PageState;
@@ -37,16 +40,21 @@ impl Table {
         1 << self.chunk_shift
     }
 
+    /// Chunks at most.
+    pub(crate) const fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
     /// The slots of a chunk.
-    const fn slots(&self, at: usize) -> core::ops::Range<usize> {
+    const fn slots(&self, at: usize) -> Range<usize> {
         at << self.chunk_shift..(at + 1) << self.chunk_shift
     }
 
-    /// The chunk of a slot, and where its page begins there.
+    /// The chunk of a slot, and its page there.
     #[inline]
     const fn place(&self, slot: u32) -> (usize, usize) {
         let slot = slot as usize;
-        (slot >> self.chunk_shift, (slot & ((1 << self.chunk_shift) - 1)) * PAGE)
+        (slot >> self.chunk_shift, slot & ((1 << self.chunk_shift) - 1))
     }
 
     /// Pages that have memory.
@@ -60,12 +68,12 @@ impl Table {
     }
 
     /// Puts a chunk in. It comes back if there is no room for it any more.
-    pub(crate) fn put_chunk(&mut self, chunk: DmaBuf) -> Option<DmaBuf> {
-        if self.chunks_held >= self.chunks_allowed || chunk.len() < self.chunk() as usize * PAGE {
+    pub(crate) fn put_chunk(&mut self, chunk: DmaPages) -> Option<DmaPages> {
+        if self.chunks_held >= self.chunks_allowed || chunk.len() < self.chunk() as usize {
             return Some(chunk);
         }
         let Some(at) = self.chunks.iter().position(Option::is_none) else { return Some(chunk) };
-        self.index.chunk_is_at(at, &chunk);
+        self.index.chunk_is_at(at, chunk.virt());
         self.chunks[at] = Some(chunk);
         self.chunks_held += 1;
         self.filling = true;
@@ -95,7 +103,7 @@ impl Table {
 
     /// Takes out, of a few chunks from place `from` on, the one whose pages are used least and of which none is dirty, in flight or pinned; and says where
     /// to look next, if there is anywhere.
-    pub(crate) fn coldest_chunk(&mut self, from: usize) -> (Option<DmaBuf>, Option<usize>) {
+    pub(crate) fn coldest_chunk(&mut self, from: usize) -> (Option<DmaPages>, Option<usize>) {
         let few = if broken::is(Hazard::HeldForAll) { usize::MAX } else { (LOOKS >> self.chunk_shift).max(1) };
         let to = from.saturating_add(few).min(self.chunks.len());
         let next = Some(to).filter(|to| *to < self.chunks.len());
@@ -123,23 +131,64 @@ impl Table {
         })
     }
 
-    /// A page's bytes: [`PAGE`] of them, none if it has no memory.
+    /// A page's bytes: [`PAGE`] of them, none if it has no memory or a device has that.
     #[inline]
     pub(crate) fn bytes(&self, slot: u32) -> &[u8] {
-        let (at, start) = self.place(slot);
-        self.chunks[at].as_ref().and_then(|chunk| chunk.get(start..start + PAGE)).unwrap_or(&[])
+        let (at, page) = self.place(slot);
+        self.chunks[at].as_ref().and_then(|chunk| chunk.bytes(page)).unwrap_or(&[])
     }
 
     /// A page's bytes, to change.
     #[inline]
     pub(crate) fn bytes_mut(&mut self, slot: u32) -> &mut [u8] {
-        let (at, start) = self.place(slot);
-        self.chunks[at].as_mut().and_then(|chunk| chunk.get_mut(start..start + PAGE)).unwrap_or(&mut [])
+        let (at, page) = self.place(slot);
+        self.chunks[at].as_mut().and_then(|chunk| chunk.bytes_mut(page)).unwrap_or(&mut [])
     }
 
     /// Where a page's memory is, as a device would see it.
     pub(crate) fn addr(&self, slot: u32) -> Option<u64> {
-        let (at, start) = self.place(slot);
-        Some(self.chunks[at].as_ref()?.segment().addr + start as u64)
+        let (at, page) = self.place(slot);
+        Some(self.chunks[at].as_ref()?.segment(page).addr)
     }
+
+    /// Whether a device has a page's memory.
+    pub(crate) fn is_lent(&self, slot: u32) -> bool {
+        let (at, page) = self.place(slot);
+        self.chunks[at].as_ref().is_some_and(|chunk| chunk.is_lent(page))
+    }
+
+    /// Whether a page's memory follows that of a run of pages, so that a device can have them in one piece.
+    pub(crate) fn follows(&self, run: &Range<u32>, slot: u32, reach: Reach) -> bool {
+        let (chunk, page) = self.place(slot);
+        let meets = run.end == slot && page > 0 && run.end - run.start < reach.pages;
+        let boundary = || {
+            let addr = self.chunks[chunk].as_ref().map_or(0, |chunk| chunk.segment(page).addr);
+            reach.boundary == 0 || !addr.is_multiple_of(reach.boundary)
+        };
+        meets && boundary()
+    }
+
+    /// Lends the memory of a run of pages that lie [one behind the other](Table::follows).
+    pub(crate) fn lend(&mut self, run: Range<u32>) -> Option<DmaBuf> {
+        let (at, page) = self.place(run.start);
+        self.chunks[at].as_mut()?.lend(page..page + (run.end - run.start) as usize)
+    }
+
+    /// Takes the memory of a run that begins with a page back; what is of no such run is returned.
+    pub(crate) fn take_back(&mut self, slot: u32, buf: DmaBuf) -> Option<DmaBuf> {
+        let (at, _) = self.place(slot);
+        match &mut self.chunks[at] {
+            Some(chunk) => chunk.take_back(buf).err(),
+            None => Some(buf),
+        }
+    }
+}
+
+/// What a device takes as one piece.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// Pages at most.
+    pub(crate) pages: u32,
+    /// What it must not cross; 0 for nothing.
+    pub(crate) boundary: u64,
 }

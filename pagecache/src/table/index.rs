@@ -63,8 +63,8 @@ impl Index {
     }
 
     /// A chunk's pages are elsewhere now.
-    pub(super) fn chunk_is_at(&self, chunk: usize, bytes: &[u8]) {
-        self.chunks_at[chunk].store(bytes.as_ptr().addr(), Ordering::Relaxed);
+    pub(super) fn chunk_is_at(&self, chunk: usize, addr: usize) {
+        self.chunks_at[chunk].store(addr, Ordering::Relaxed);
     }
 
     /// Where an index would be first: a product spreads well into its upper bits.

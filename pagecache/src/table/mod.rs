@@ -16,9 +16,10 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use undercroft_block::Error;
-use undercroft_hal::dma::DmaBuf;
+use undercroft_hal::dma::DmaPages;
 
 use self::chunks::LEAST;
+pub(crate) use self::chunks::Reach;
 use self::ghosts::Ghosts;
 pub(crate) use self::index::{Index, MOST_INDICES};
 pub(crate) use self::list::Place;
@@ -60,7 +61,7 @@ pub(crate) struct Page {
 }
 
 /// The bookkeeping per page, with its entries in the index and its ghosts at their most: the bound is 96 bytes.
-const _: () = assert!(size_of::<Page>() + 4 * 8 + Ghosts::BYTES + size_of::<Option<DmaBuf>>() / LEAST <= 96);
+const _: () = assert!(size_of::<Page>() + 4 * 8 + Ghosts::BYTES + size_of::<Option<DmaPages>>() / LEAST <= 96);
 
 /// The pages.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ pub(crate) struct Table {
     fresh: u32,
     /// Memory came, and the main queue is not what it is to be yet.
     filling: bool,
-    chunks: Box<[Option<DmaBuf>]>,
+    chunks: Box<[Option<DmaPages>]>,
     /// Pages in a chunk: a power of two, and its logarithm.
     chunk_shift: u32,
     chunks_held: u32,
@@ -248,6 +249,8 @@ impl Table {
     fn settle(&mut self, slot: u32) {
         let page = &self.pages[slot as usize];
         let place = match page.state {
+            // Memory that a device did not give back is of no use to anybody.
+            PageState::Free if self.is_lent(slot) && !broken::is(Hazard::KeptUsedAgain) => Place::Nowhere,
             PageState::Free => Place::Free,
             PageState::Reading | PageState::Writing => Place::Nowhere,
             PageState::Clean if page.pins > 0 => Place::Nowhere,

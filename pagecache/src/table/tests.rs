@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_hal::dma::{DmaConstraints, DmaPages, Lender};
 use undercroft_hosts::{Config, Machine, Random, Schedule};
 
 use super::*;
@@ -15,8 +15,8 @@ pub(super) fn on_a_machine(test: impl FnOnce()) -> Result<(), String> {
     Ok(())
 }
 
-fn chunk(table: &Table) -> DmaBuf {
-    DmaBuf::new(table.chunk() as usize * PAGE, DmaConstraints::ANY).unwrap()
+fn chunk(table: &Table) -> DmaPages {
+    DmaPages::new(&Lender::new(0).unwrap(), table.chunk() as usize, DmaConstraints::ANY).unwrap()
 }
 
 pub(super) fn table(pages: u32) -> Table {
@@ -72,7 +72,8 @@ impl Table {
                 assert_eq!(self.find(page.index), Some(slot as u32), "a page that is not found");
                 let valid = self.index.find_valid(page.index);
                 assert_eq!(valid, page.state.is_valid().then_some(slot as u32), "valid or not");
-                assert!(!self.bytes(slot as u32).is_empty(), "a page without memory");
+                let lent = page.state == PageState::Reading && self.is_lent(slot as u32);
+                assert!(lent || !self.bytes(slot as u32).is_empty(), "a page without memory");
             }
         }
         let lines = self.pages.iter().filter(|page| !page.waiters.is_empty()).count();

@@ -84,7 +84,8 @@ fn a_pc_02_memory_that_runs_out_ends_each_operation_once_control() {
 #[test]
 fn x34_memory_that_runs_out_is_noticed_control() {
     let error = broken::with(Hazard::MemoryIgnored, every_allocation).unwrap_err();
-    assert!(error.contains("out of range for slice of length 0"), "{error}");
+    // There is nothing to lend the device, and what it is asked for is too short.
+    assert!(error.contains("Err(BadLength)"), "{error}");
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn a_volume_that_cannot_be_opened_leaves_nothing() {
             let run = fail_nth(nth, || Volume::open(rig.cx, device, SMALL));
             match run.value {
                 Ok(_) if !run.failed => {
-                    assert!(nth >= 6);
+                    assert!(nth >= 2);
                     break;
                 }
                 Ok(_) => panic!("a failure was not noticed"),

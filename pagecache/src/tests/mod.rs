@@ -4,6 +4,7 @@ mod ahead;
 mod aside;
 mod cpus;
 mod device;
+mod direct;
 mod file;
 mod forget;
 mod group;

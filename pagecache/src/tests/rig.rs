@@ -24,6 +24,7 @@ pub const SMALL: Config = Config {
     pins: 8,
     handles: 4,
     transfer: 16 << 10,
+    read: 16 << 10,
     reads: 3,
     writes: 2,
     tick: Duration::from_millis(10),

@@ -5,7 +5,7 @@ use alloc::sync::{Arc, Weak};
 
 use undercroft_block::{BlockDevice, Error, Event, Features, Watcher};
 use undercroft_hal::context::NotHardIrq;
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_hal::dma::{DmaConstraints, DmaPages, Lender};
 use undercroft_hal::sync::{IrqSpinLock, Rank, assert_unlocked};
 use undercroft_hal::work::{BottomHalfWork, TaskWork, Turn};
 use undercroft_hal::{BottomHalf, Instant, Task, cpu};
@@ -20,7 +20,7 @@ use crate::memory::filled;
 use crate::op::{Done, Outcome, To};
 use crate::pin::Pinned;
 use crate::shim::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, SpinLock};
-use crate::table::{Index, PAGE};
+use crate::table::Index;
 
 /// Completions, and operations that go on, of one run of the bottom half.
 const BATCH: usize = 32;
@@ -52,6 +52,9 @@ pub(crate) struct Core {
     /// The pages' index, for a look before the lock is taken; and pages in a chunk.
     pub(super) index: Arc<Index>,
     chunk: u32,
+    /// Who lends pages to the device, and what memory that reaches.
+    lender: Lender,
+    reach: DmaConstraints,
     /// What it has of a budget that it shares, and the handle of who that is of.
     pub(crate) share: Option<Share>,
     observer: u16,
@@ -82,6 +85,8 @@ impl Core {
         let closed = filled(usize::from(handles), |_| AtomicBool::new(false))?;
         let slots = AtomicUsize::new(state.ops.capacity());
         let (index, chunk) = (Arc::clone(&state.table.index), state.table.chunk());
+        let lender = Lender::new(state.table.chunks()).map_err(|_| Error::NoMemory)?;
+        let reach = DmaConstraints { boundary: 0, ..device.info().limits.dma };
         let home = cpu::current();
         let core = Arc::new_cyclic(|this: &Weak<Self>| {
             let (ticks, bottom, task) = (Weak::clone(this), Weak::clone(this), Weak::clone(this));
@@ -105,6 +110,8 @@ impl Core {
                 slots,
                 index,
                 chunk,
+                lender,
+                reach,
                 share,
                 observer,
                 orphan: IrqSpinLock::new(Rank::new(9), None),
@@ -188,11 +195,11 @@ impl Core {
     }
 
     /// Memory for a chunk, if there is any, and the budget allows it.
-    fn chunk(&self, cx: &impl NotHardIrq) -> Option<DmaBuf> {
+    fn chunk(&self, cx: &impl NotHardIrq) -> Option<DmaPages> {
         if self.share.as_ref().is_some_and(|share| !share.take(cx, self.chunk)) {
             return None;
         }
-        let chunk = DmaBuf::new(self.chunk as usize * PAGE, DmaConstraints::ANY).ok();
+        let chunk = DmaPages::new(&self.lender, self.chunk as usize, self.reach).ok();
         if chunk.is_none() {
             self.give_back(None);
         }
@@ -200,7 +207,7 @@ impl Core {
     }
 
     /// Frees a chunk's memory, and gives its part of the budget back.
-    pub(super) fn give_back(&self, chunk: Option<DmaBuf>) {
+    pub(super) fn give_back(&self, chunk: Option<DmaPages>) {
         drop(chunk);
         if let Some(share) = &self.share {
             share.give(self.chunk);

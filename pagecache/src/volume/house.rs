@@ -2,7 +2,7 @@
 
 use undercroft_block::{Error, Features};
 use undercroft_hal::Instant;
-use undercroft_hal::dma::DmaBuf;
+use undercroft_hal::dma::DmaPages;
 
 use super::state::State;
 use super::writeback::TICKS;
@@ -12,7 +12,7 @@ use crate::table::{MOST_INDICES, PAGE};
 
 impl State {
     /// Memory for pages has come, or there is none. What comes back is not needed.
-    pub(super) fn grown(&mut self, chunk: Option<DmaBuf>) -> Option<DmaBuf> {
+    pub(super) fn grown(&mut self, chunk: Option<DmaPages>) -> Option<DmaPages> {
         self.wants = self.wants.saturating_sub(1);
         let back = match chunk {
             Some(chunk) => self.table.put_chunk(chunk),
@@ -88,6 +88,7 @@ impl State {
     pub(super) fn set_budget(&mut self, pages: u32) {
         let config = self.config;
         self.table.allow(pages);
+        self.streams.allow(config.ahead.min(pages.min(config.pages) / 2));
         self.back.set_budget(&config, pages.min(config.pages));
         self.short = false;
     }

@@ -1,6 +1,10 @@
 //! Reads: from pages that are here, else from the device first.
 
-use undercroft_block::Error;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use undercroft_block::{Data, Error, Piece};
+use undercroft_hal::dma::DmaBuf;
 
 use super::state::{Found, State, Step};
 use crate::ahead::Plan;
@@ -125,24 +129,71 @@ impl State {
         if most == 0 || !self.has_room(most) {
             return 0;
         }
-        let mut count = 0;
+        let Some(mut list) = self.reads[at].list.take() else { return 0 };
+        let (mut count, mut run) = (0, 0..0);
         while count < most {
             let index = first + u64::from(count);
             if self.table.find(index).is_some() || self.is_fenced(index, NOBODY) || self.is_aside(index) {
                 break;
             }
             let Some(slot) = self.table.take() else { break };
+            if run.is_empty() {
+                run = slot..slot + 1;
+            } else if self.table.follows(&run, slot, self.reach) {
+                run.end += 1;
+            } else if list.len() + 1 < self.pieces {
+                self.lend(&mut list, core::mem::replace(&mut run, slot..slot + 1), PAGE);
+            } else {
+                break;
+            }
             self.table.enter(slot, index, PageState::Reading);
             self.table.page_mut(slot).ahead = ahead;
             self.reads[at].pages[count as usize] = (slot, 0);
             count += 1;
         }
         if count > 0 {
+            self.lend(&mut list, run, self.bytes_of(first + u64::from(count) - 1));
             let io = &mut self.reads[at];
             (io.stage, io.first, io.count) = (Stage::Queued, first, count);
+            (io.data, io.list) = match list.len() {
+                1 => (list.pop().map_or(Data::None, Data::One), Some(list)),
+                _ => (Data::List(list), None),
+            };
             self.counts.ahead += if ahead { u64::from(count) } else { 0 };
+        } else {
+            self.reads[at].list = Some(list);
         }
         count
+    }
+
+    /// Adds the memory of a run of pages to a read's pieces; of the last page so many bytes.
+    fn lend(&mut self, list: &mut Vec<Piece>, run: Range<u32>, last: usize) {
+        let len = (run.end - run.start) as usize * PAGE - (PAGE - last);
+        // Without it the request is too short for its range, and refused.
+        if let Some(buf) = self.table.lend(run) {
+            list.push(Piece::new(buf, 0, len));
+        }
+    }
+
+    /// Takes a read's data back: the memory of its pages. What is not of those is returned.
+    pub(super) fn regain(&mut self, io: usize, data: Data) -> Option<DmaBuf> {
+        let (mut page, mut foreign) = (0, None);
+        let pages = self.reads[io].count as usize;
+        let mut back = |piece: Piece| {
+            let Some(&(slot, _)) = self.reads[io].pages[..pages].get(page) else { return };
+            page += piece.len().div_ceil(PAGE);
+            let buf = self.table.take_back(slot, piece.into_buf());
+            foreign = foreign.take().or(buf);
+        };
+        match data {
+            Data::One(piece) => back(piece),
+            Data::List(mut list) => {
+                list.drain(..).for_each(back);
+                self.reads[io].list = Some(list);
+            }
+            Data::None | Data::Window(_) => self.reads[io].lost = true,
+        }
+        foreign
     }
 
     pub(super) fn read_ahead(&mut self, plan: Plan) {
@@ -177,22 +228,24 @@ impl State {
         }
     }
 
-    /// Page `at` of a read has come, or not; `bytes` are its, as far as the device has any.
-    pub(super) fn filled(&mut self, io: usize, at: usize, bytes: &[u8], result: Result<(), Error>) {
+    /// Page `at` of a read has come, or not. Whether it had those who waited for it go on.
+    pub(super) fn filled(&mut self, io: usize, at: usize, result: Result<(), Error>) -> bool {
         let (io, alone) = (&self.reads[io], self.reads[io].count == 1);
-        let (slot, _) = io.pages[at];
+        let ((slot, _), index) = (io.pages[at], io.first + at as u64);
+        // Without its memory nothing was read, whatever the device says.
+        let result = if self.table.is_lent(slot) { result.and(Err(Error::Broken)) } else { result };
+        let waits = !self.table.page(slot).waiters.is_empty();
         match result {
             Ok(()) => {
-                let page = self.table.bytes_mut(slot);
-                let len = bytes.len().min(page.len());
-                let (there, rest) = page.split_at_mut(len);
-                there.copy_from_slice(&bytes[..len]);
+                let len = self.bytes_of(index);
                 // What the device does not have reads as zeroes, whatever was in this memory (pattern 25).
-                if !broken::is(Hazard::StaleTail) {
-                    rest.fill(0);
+                if len < PAGE && !broken::is(Hazard::StaleTail) {
+                    self.table.bytes_mut(slot)[len..].fill(0);
                 }
                 self.table.change(slot, PageState::Clean);
-                self.wake(slot);
+                if waits {
+                    self.wake(slot);
+                }
             }
             Err(error) => {
                 let mut line = self.table.take_line(slot);
@@ -213,5 +266,6 @@ impl State {
                 }
             }
         }
+        waits
     }
 }

@@ -47,28 +47,27 @@ impl Core {
     fn came_back(&self, cx: &impl NotHardIrq, what: What, request: Request, result: Result<(), Error>) {
         match what {
             What::Read(at) => {
-                let (buf, count, first) = {
-                    let mut state = self.state.lock(cx);
-                    let buf = state.recycle(request);
-                    let io = &state.reads[at];
-                    (buf, io.count, io.first)
-                };
-                // Without its buffer nothing was read, whatever the device says.
-                let result = if buf.is_some() { result } else { result.and(Err(Error::Broken)) };
-                let bytes = buf.as_deref().unwrap_or(&[]);
-                for page in 0..count as usize {
-                    let mut state = self.state.lock(cx);
-                    let start = (page * PAGE).min(bytes.len());
-                    let len = state.bytes_of(first + page as u64).min(bytes.len() - start);
-                    state.filled(at, page, &bytes[start..start + len], result);
-                }
+                let (data, blank) = request.retire();
                 let mut state = self.state.lock(cx);
+                state.blanks.push(blank);
+                let foreign = state.regain(at, data);
+                let count = state.reads[at].count as usize;
+                for page in 0..count {
+                    // Who waited may have had a page copied, or several: then others have their turn.
+                    if state.filled(at, page, result) {
+                        drop(state);
+                        state = self.state.lock(cx);
+                    }
+                }
                 state.counts.reads += 1;
-                state.counts.pages_read += if result.is_ok() { u64::from(count) } else { 0 };
+                state.counts.pages_read += if result.is_ok() { count as u64 } else { 0 };
                 state.counts.read_errors += u64::from(result.is_err());
-                (state.reads[at].stage, state.reads[at].buf) = (Stage::Idle, buf);
+                state.reads[at].stage = Stage::Idle;
                 state.full = false;
                 state.retry_stalled();
+                drop(state);
+                // Freed with no lock held.
+                drop(foreign);
             }
             What::Write(at) => {
                 let (buf, count) = {
@@ -135,8 +134,17 @@ impl State {
         // As many as there can be requests: there is one.
         let Some(blank) = self.blanks.pop() else { return Job::Nothing };
         let (lba, blocks, data) = match what {
-            What::Read(at) => Self::transfer(&mut self.reads[at], self.device_end, self.block_size),
-            What::Write(at) => Self::transfer(&mut self.writes[at], self.device_end, self.block_size),
+            What::Read(at) => {
+                let data = core::mem::take(&mut self.reads[at].data);
+                let (lba, blocks) = Self::range(&mut self.reads[at], self.device_end, self.block_size);
+                (lba, blocks, data)
+            }
+            What::Write(at) => {
+                let (lba, blocks) = Self::range(&mut self.writes[at], self.device_end, self.block_size);
+                let len = (blocks * self.block_size) as usize;
+                let data = self.writes[at].buf.take().map_or(Data::None, |buf| Data::One(Piece::new(buf, 0, len)));
+                (lba, blocks, data)
+            }
             What::Flush => {
                 (self.flush.queued, self.flush.at_device) = (false, true);
                 (0, 0, Data::None)
@@ -158,13 +166,12 @@ impl State {
         data.into_buf().ok()
     }
 
-    /// The range and the data of a transfer, whose buffer goes with it.
-    fn transfer(io: &mut Io, device_end: u64, block_size: u32) -> (u64, u32, Data) {
+    /// The range of a transfer, which is about to be sent: blocks.
+    fn range(io: &mut Io, device_end: u64, block_size: u32) -> (u64, u32) {
         io.stage = Stage::Sent;
         let start = io.first * PAGE as u64;
         let len = (u64::from(io.count) * PAGE as u64).min(device_end.saturating_sub(start));
-        let data = io.buf.take().map_or(Data::None, |buf| Data::One(Piece::new(buf, 0, len as usize)));
-        (start / u64::from(block_size), (len / u64::from(block_size)) as u32, data)
+        (start / u64::from(block_size), (len / u64::from(block_size)) as u32)
     }
 
     fn next_discard(&self) -> Option<u16> {
@@ -179,7 +186,9 @@ impl State {
     fn refused(&mut self, what: What, request: Request, room: u64) {
         match what {
             What::Read(at) => {
-                (self.reads[at].stage, self.reads[at].buf) = (Stage::Queued, self.recycle(request));
+                let (data, blank) = request.retire();
+                self.blanks.push(blank);
+                (self.reads[at].stage, self.reads[at].data) = (Stage::Queued, data);
             }
             What::Write(at) => {
                 (self.writes[at].stage, self.writes[at].buf) = (Stage::Queued, self.recycle(request));

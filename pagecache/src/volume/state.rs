@@ -19,7 +19,7 @@ use crate::line::{Line, NOBODY};
 use crate::memory::filled;
 use crate::op::{Done, Kind, Op, Ops, Phase, To};
 use crate::state::PageState;
-use crate::table::{MOST_INDICES, NONE, PAGE, Table};
+use crate::table::{MOST_INDICES, NONE, PAGE, Reach, Table};
 use crate::volume::aside::ASIDES;
 use crate::volume::sync::{Errors, Flush};
 use crate::volume::writeback::WriteBack;
@@ -51,6 +51,9 @@ pub(crate) struct State {
     pub(super) blanks: Vec<Blank>,
     pub(crate) reads: Box<[Io]>,
     pub(crate) writes: Box<[Io]>,
+    /// Pieces that a read may have, and what each may be.
+    pub(super) pieces: usize,
+    pub(super) reach: Reach,
     /// Those that want a page, a transfer, room for dirty pages or the end of a discard.
     pub(crate) stalled: Line,
     /// Those that may go on.
@@ -106,6 +109,16 @@ fn blanks(reads: usize, writes: usize, ops: &Ops) -> Result<Vec<Blank>, Error> {
     Ok(blanks)
 }
 
+/// Transfers, at least one.
+fn ios(count: u16, mut make: impl FnMut() -> Result<Io, Error>) -> Result<Box<[Io]>, Error> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(usize::from(count.max(1))).map_err(|_| Error::NoMemory)?;
+    for _ in 0..count.max(1) {
+        all.push(make()?);
+    }
+    Ok(all.into_boxed_slice())
+}
+
 impl State {
     /// A volume's cache over a device of this shape.
     ///
@@ -114,37 +127,31 @@ impl State {
     pub(crate) fn new(config: Config, info: &Info) -> Result<Self, Error> {
         let limits = &info.limits;
         let boundary = u32::try_from(limits.dma.boundary).ok().filter(|boundary| *boundary != 0).unwrap_or(u32::MAX);
-        let most = config.transfer.min(limits.max_segment_bytes).min(limits.max_transfer_bytes).min(boundary);
-        let pages = most as usize / PAGE;
+        let piece = limits.max_segment_bytes.min(boundary);
+        let (most, read) = (config.transfer.min(piece), config.read.min(limits.max_transfer_bytes));
+        let most = most.min(limits.max_transfer_bytes);
         let fits = info.block_size.is_power_of_two() && (512..=PAGE as u32).contains(&info.block_size);
         let fits = fits && info.bytes() <= MOST_INDICES * PAGE as u64;
         if !fits || most < PAGE as u32 && config.transfer >= PAGE as u32 {
             return Err(Error::Unsupported);
         }
-        let pages = pages.clamp(1, config.pages.max(1) as usize);
+        let pages = |bytes: u32| (bytes as usize / PAGE).clamp(1, config.pages.max(1) as usize);
         let align = limits.dma.align.max(512);
-        let ios = |count: u16| {
-            let mut failed = None;
-            let mut ios = filled(usize::from(count.max(1)), |_| None)?;
-            for io in &mut ios {
-                match Io::new(pages, DmaConstraints { align, ..limits.dma }) {
-                    Ok(made) => *io = Some(made),
-                    Err(error) => failed = Some(error),
-                }
-            }
-            let mut all = alloc::vec::Vec::new();
-            all.try_reserve_exact(ios.len()).map_err(|_| Error::NoMemory)?;
-            all.extend(ios.into_iter().flatten());
-            failed.map_or(Ok(all.into_boxed_slice()), Err)
-        };
+        // Where pieces meet they end and begin with pages.
+        let whole = limits.joint as usize <= PAGE;
+        let pieces = if whole { usize::from(limits.max_segments.max(1)) } else { 1 };
+        let reach = Reach { pages: piece / PAGE as u32, boundary: limits.dma.boundary };
         let (table, ops) = (Table::new(config.pages)?, Ops::new(config.operations)?);
-        let (reads, writes) = (ios(config.reads.saturating_add(1))?, ios(config.writes)?);
+        let reads = ios(config.reads.saturating_add(1), || Io::read(pages(read), pieces))?;
+        let writes = ios(config.writes, || Io::write(pages(most), DmaConstraints { align, ..limits.dma }))?;
         Ok(Self {
             table,
             blanks: blanks(reads.len(), writes.len(), &ops)?,
             ops,
             reads,
             writes,
+            pieces,
+            reach,
             stalled: Line::EMPTY,
             runnable: Line::EMPTY,
             over: [Line::EMPTY; 2],
@@ -152,7 +159,7 @@ impl State {
             stepping: 0,
             pins: filled(usize::from(config.pins.clamp(1, NOBODY - 1)), |_| NONE)?,
             mapped: filled(usize::from(config.pins.clamp(1, NOBODY - 1)), |_| false)?,
-            streams: Streams::new(config.ahead.min(config.pages / 4)),
+            streams: Streams::new(config.ahead.min(config.pages / 2)),
             back: WriteBack::new(&config),
             flush: Flush::new(),
             errors: Errors::new(config.handles)?,

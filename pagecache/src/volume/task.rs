@@ -18,6 +18,9 @@ use crate::pin::Pinned;
 use crate::state::PageState;
 use crate::table::PAGE;
 
+/// Pages that are copied in one hold of the lock: bottom halves of this CPU wait meanwhile.
+const RUN: u64 = 4;
+
 impl Volume {
     /// Reads bytes from `start` on.
     ///
@@ -27,10 +30,10 @@ impl Volume {
         let end = start.checked_add(into.len() as u64).ok_or(Error::OutOfRange)?;
         let (mut at, mut noted) = (start, false);
         loop {
-            let found = self.found_before(cx, at / PAGE as u64);
+            let mut found = self.found_before(cx, at / PAGE as u64);
             // On its way while the lock is taken.
             self.core.index.fetch(at / PAGE as u64);
-            // One hold for all that a page that is here takes: the range at first, the read-ahead at last.
+            // One hold for all that a few pages that are here take: the range at first, the read-ahead at last.
             let mut state = self.core.state.lock(cx);
             if at == start && end > state.end {
                 return Err(Error::OutOfRange);
@@ -38,11 +41,26 @@ impl Volume {
             if at >= end {
                 return Ok(());
             }
-            let (offset, done) = ((at % PAGE as u64) as usize, (at - start) as usize);
-            let len = (PAGE - offset).min((end - at) as usize);
-            let part = &mut into[done..done + len];
-            if state.try_read(found, at / PAGE as u64, offset, part) {
+            // The device reads on while more than one page is copied.
+            let ahead = !noted && at == start && end - start > PAGE as u64 && !broken::is(Hazard::RestNoted);
+            if ahead && state.ready_slot(at / PAGE as u64).is_some() {
+                noted = true;
+                if state.note_read(start, end) {
+                    drop(state);
+                    self.core.drive(cx);
+                    state = self.core.state.lock(cx);
+                }
+            }
+            let hold = end.min((at / PAGE as u64 + RUN) * PAGE as u64);
+            while at < hold {
+                let (offset, done) = ((at % PAGE as u64) as usize, (at - start) as usize);
+                let len = (PAGE - offset).min((end - at) as usize);
+                if !state.try_read(found.take(), at / PAGE as u64, offset, &mut into[done..done + len]) {
+                    break;
+                }
                 at += len as u64;
+            }
+            if at == hold {
                 if at < end {
                     continue;
                 }
@@ -57,13 +75,15 @@ impl Volume {
             let first_time = !core::mem::replace(&mut noted, true) && !broken::is(Hazard::RestNoted);
             let plan = if first_time { state.plan_read(start, end) } else { None };
             drop(state);
+            let (offset, done) = ((at % PAGE as u64) as usize, (at - start) as usize);
+            let len = (PAGE - offset).min((end - at) as usize);
             let id = self.core.begin_waiting(cx, self.handle, Kind::Pin, at, end);
             if let Some(plan) = plan {
                 self.core.state.lock(cx).read_ahead(plan);
                 self.core.drive(cx);
             }
             let pinned = self.core.wait_until_over(cx, id)?.ok_or(Error::Busy)?;
-            pinned.read(cx, offset, part);
+            pinned.read(cx, offset, &mut into[done..done + len]);
             pinned.unpin(cx);
             at += len as u64;
         }
