@@ -29,6 +29,7 @@ pub mod rig;
 mod script;
 pub mod scsi;
 pub mod virtio;
+pub mod xen;
 
 pub use disk::{Disk, DiskError, SECTOR};
 pub use machine::{Bus, Config, Device, Handle, Machine, Schedule, Space};

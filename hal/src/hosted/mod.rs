@@ -6,6 +6,7 @@
 //!
 //! UNSAFETY: makes context tokens on behalf of a simulated CPU, and hands out guest memory as raw blocks.
 
+pub(crate) mod frames;
 mod hypervisor;
 pub mod leaks;
 mod memory;
@@ -17,6 +18,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use frames::Frames;
 pub use hypervisor::{FIRST_VECTOR, ThisMachine, slot_of_vector};
 pub use leaks::LeakCheck;
 pub use memory::{BadAccess, Ram};
@@ -29,6 +31,7 @@ use crate::irq::{IrqError, IrqLine, MsiMessage, Slot};
 use crate::mmio::{MmioError, Width};
 use crate::pci::Address;
 use crate::system::System;
+use crate::xen::SharedPage;
 
 /// A simulated machine: what [`crate::Platform`] asks for, as an object. All methods take `&self`: calls nest, because an interrupt
 /// delivered inside one runs handlers that make more.
@@ -131,6 +134,27 @@ pub trait Machine {
         let _ = (control, input, output);
         // HV_STATUS_INVALID_HYPERCALL_CODE.
         2
+    }
+
+    /// The guest calls Xen: the call's number, its command, and its structure. See [`crate::xen::Hypervisor`] for this and the next three.
+    fn xen_call(&self, number: u32, command: u32, argument: &mut [u8]) -> i64 {
+        let _ = (number, command, argument);
+        // ENOSYS.
+        -38
+    }
+    /// The guest calls `vcpu_op` for this virtual processor.
+    fn xen_vcpu_call(&self, command: u32, vcpu: u32, argument: &mut [u8]) -> i64 {
+        let _ = (command, vcpu, argument);
+        -38
+    }
+    /// A frame where nothing is; [`Frames`] does the work.
+    fn spare_frame(&self) -> Option<u64> {
+        None
+    }
+    /// What lies at a frame beside RAM.
+    fn map_page(&self, frame: u64) -> Option<SharedPage> {
+        let _ = frame;
+        None
     }
 }
 

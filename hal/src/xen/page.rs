@@ -28,6 +28,12 @@ impl SharedPage {
         Self(page)
     }
 
+    /// The same page once more: for the machine that it lies in.
+    #[cfg(feature = "hosted")]
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0)
+    }
+
     /// A word that both sides read and write.
     ///
     /// # Panics
@@ -98,19 +104,10 @@ impl SharedPage {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use std::boxed::Box;
     use std::vec::Vec;
 
     use super::*;
-
-    #[repr(align(4096))]
-    struct Memory(#[allow(dead_code, reason = "reached by its address")] [u8; PAGE]);
-
-    fn page() -> SharedPage {
-        let memory = Box::leak(Box::new(Memory([0; PAGE])));
-        // SAFETY: leaked, aligned, and used by nothing else.
-        unsafe { SharedPage::new(NonNull::from(memory).cast()) }
-    }
+    use crate::hosted::frames::page;
 
     /// The ring at 0 with 8 bytes, its indices behind it.
     fn send(page: &SharedPage, bytes: &[u8]) -> u32 {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use undercroft_hal::hosted::{BadAccess, Ram};
+use undercroft_hal::hosted::{BadAccess, Frames, Ram};
 use undercroft_hal::irq::{IrqLine, MsiMessage, Slot};
 use undercroft_hal::mmio::Width;
 
@@ -24,6 +24,9 @@ pub enum Space {
 /// A device's connection to guest memory, interrupts, time and chance.
 pub struct Bus<'a> {
     pub(super) ram: &'a Ram,
+    pub(super) frames: &'a Frames,
+    /// The processor that runs.
+    pub(super) cpu: usize,
     pub(super) interrupts: &'a RefCell<Controller>,
     pub(super) random: &'a RefCell<Random>,
     pub(super) now: u64,
@@ -90,6 +93,16 @@ impl Bus<'_> {
     pub fn write_u16(&self, addr: u64, value: u16) -> Result<(), BadAccess> {
         self.check(addr, 2)?;
         self.ram.write_u16(addr, value)
+    }
+
+    /// The pages that lie beside RAM.
+    pub const fn frames(&self) -> &Frames {
+        self.frames
+    }
+
+    /// The processor that the guest's code runs on.
+    pub const fn cpu(&self) -> usize {
+        self.cpu
     }
 
     /// Writes an interrupt message.
@@ -196,6 +209,16 @@ pub trait Device {
     /// Processor `cpu` calls the hypercall page with these in RCX, RDX and R8.
     fn hypercall(&mut self, bus: &Bus<'_>, cpu: usize, registers: [u64; 3]) -> Option<u64> {
         let _ = (bus, cpu, registers);
+        None
+    }
+    /// The guest calls Xen: the call's number, its command, and its structure.
+    fn xen_call(&mut self, bus: &Bus<'_>, number: u32, command: u32, argument: &mut [u8]) -> Option<i64> {
+        let _ = (bus, number, command, argument);
+        None
+    }
+    /// The guest calls Xen about one of its virtual processors.
+    fn xen_vcpu_call(&mut self, bus: &Bus<'_>, command: u32, vcpu: u32, argument: &mut [u8]) -> Option<i64> {
+        let _ = (bus, command, vcpu, argument);
         None
     }
     /// Says what the device waits for, for the message of a guest that hangs.

@@ -49,6 +49,8 @@ impl Machine {
         };
         let bus = Bus {
             ram: &self.ram,
+            frames: &self.frames,
+            cpu: self.current.get(),
             interrupts: &self.interrupts,
             random: &self.random,
             now: self.now.get(),

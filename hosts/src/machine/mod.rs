@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use undercroft_hal::Task;
-use undercroft_hal::hosted::{self, Ram};
+use undercroft_hal::hosted::{self, Frames, Ram};
 use undercroft_hal::irq::{IrqLine, MsiMessage};
 use undercroft_hal::pci::Address;
 
@@ -76,6 +76,7 @@ struct Attached {
 /// A simulated machine. See the crate's example.
 pub struct Machine {
     ram: Ram,
+    frames: Frames,
     cpus: Vec<Cpu>,
     current: Cell<usize>,
     now: Cell<u64>,
@@ -158,6 +159,7 @@ impl Machine {
     pub fn new(config: Config) -> Rc<Self> {
         Rc::new(Self {
             ram: Ram::new(config.ram_base, config.ram),
+            frames: Frames::default(),
             cpus: (0..config.cpus.max(1)).map(|_| Cpu::default()).collect(),
             current: Cell::new(0),
             now: Cell::new(0),

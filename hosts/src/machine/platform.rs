@@ -5,8 +5,12 @@ use undercroft_hal::hosted;
 use undercroft_hal::irq::{IrqError, IrqLine, MsiMessage, Slot};
 use undercroft_hal::mmio::{MmioError, Width};
 use undercroft_hal::pci::Address;
+use undercroft_hal::xen::SharedPage;
 
 use super::{Machine, Place, Space, WINDOW_LEN};
+
+/// ENOSYS: there is no Xen.
+const NO_SUCH_CALL: i64 = -38;
 
 impl Machine {
     /// The device and register range at a physical address.
@@ -210,5 +214,24 @@ impl hosted::Machine for Machine {
         let answer = self.ask_all(|device, bus| device.hypercall(bus, cpu, registers)).unwrap_or(INVALID_CODE);
         self.step();
         answer
+    }
+    fn xen_call(&self, number: u32, command: u32, argument: &mut [u8]) -> i64 {
+        let answer = self.ask_all(|device, bus| device.xen_call(bus, number, command, argument));
+        self.step();
+        answer.unwrap_or(NO_SUCH_CALL)
+    }
+
+    fn xen_vcpu_call(&self, command: u32, vcpu: u32, argument: &mut [u8]) -> i64 {
+        let answer = self.ask_all(|device, bus| device.xen_vcpu_call(bus, command, vcpu, argument));
+        self.step();
+        answer.unwrap_or(NO_SUCH_CALL)
+    }
+
+    fn spare_frame(&self) -> Option<u64> {
+        Some(self.frames.spare())
+    }
+
+    fn map_page(&self, frame: u64) -> Option<SharedPage> {
+        self.frames.page(frame)
     }
 }

@@ -1,0 +1,8 @@
+//! The xenblk driver, unmodified, against the model of its host in one process: loads, faults, hosts that lie.
+
+mod basics;
+mod rig;
+
+/// What the guest allocates in a hard interrupt or under a spinlock ends the program.
+#[global_allocator]
+static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
