@@ -3,13 +3,14 @@
 #![allow(dead_code, reason = "two test programs have it")]
 
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use undercroft_block::{BlockDevice, Complete, Completion, Error, Event as DiskEvent, Op, Request, Watcher};
-use undercroft_hal::dma::{DmaBuf, DmaConstraints};
+use undercroft_block::BlockDevice;
 use undercroft_hal::hosted::{ThisMachine, leaks};
 use undercroft_hal::xen::Domain;
-use undercroft_hal::{BottomHalf, Task, cpu};
+use undercroft_hal::{Task, cpu};
+#[allow(unused_imports, reason = "two test programs have it")]
+pub use undercroft_hosts::rig::{Done, Sink, buffer, bytes, one, read, says, write};
 use undercroft_hosts::xen::{Counts, Event, Knobs, Plugged, Settings, VbdSettings, Xen};
 use undercroft_hosts::{Config, Disk, Handle, Machine, Schedule};
 use undercroft_xen::blk::{Config as Wishes, ConnectError, XenDisk};
@@ -123,98 +124,15 @@ impl Rig {
     /// Reads some blocks and holds them against what is there.
     pub fn check_disk(&self, task: &Task, disk: &XenDisk, lba: u64) {
         let size = disk.info().block_size;
-        let done = one(task, disk, read(lba, 8, size));
-        assert_eq!(done.1, Ok(()));
+        let sink = Sink::new();
+        let done = one(task, disk, &sink, read(lba, 8, size, sink.to(0)));
+        assert_eq!(done.result, Ok(()));
         let sectors = u64::from(size / 512);
-        assert!(bytes(&done.2) == self.expected(lba * sectors, 8 * sectors), "other data than what is on the disk");
+        assert!(
+            bytes(&done.request) == self.expected(lba * sectors, 8 * sectors),
+            "other data than what is on the disk"
+        );
     }
-}
-
-/// A completion: cookie, result, request.
-pub type Done = (u64, Result<(), Error>, Request);
-
-/// Collects completions and events.
-#[derive(Debug, Default)]
-pub struct Sink {
-    done: Mutex<Vec<Done>>,
-    pub events: Mutex<Vec<DiskEvent>>,
-}
-
-impl Sink {
-    pub fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    pub fn count(&self) -> usize {
-        self.done.lock().unwrap().len()
-    }
-
-    pub fn take(&self) -> Vec<Done> {
-        std::mem::take(&mut *self.done.lock().unwrap())
-    }
-
-    pub fn wait(&self, task: &Task, count: usize) -> Vec<Done> {
-        task.wait_until(|| self.count() >= count);
-        self.take()
-    }
-}
-
-impl Complete for Sink {
-    fn complete(&self, _cx: &BottomHalf, cookie: u64, request: Request, result: Result<(), Error>) {
-        undercroft_hal::hosted::trap::outside(|| self.done.lock().unwrap().push((cookie, result, request)));
-    }
-}
-
-impl Watcher for Sink {
-    fn event(&self, _cx: &BottomHalf, event: DiskEvent) {
-        self.events.lock().unwrap().push(event);
-    }
-}
-
-pub fn buffer(bytes: usize) -> DmaBuf {
-    DmaBuf::new(bytes, DmaConstraints::ANY).expect("memory")
-}
-
-/// What is to be asked of a disk, but for who is told.
-pub struct Ask {
-    pub op: Op,
-    pub lba: u64,
-    pub blocks: u32,
-    pub data: Option<DmaBuf>,
-}
-
-impl Ask {
-    pub fn to(self, sink: &Arc<Sink>, cookie: u64) -> Request {
-        let completion = Completion::new(Arc::clone(sink) as Arc<dyn Complete>, cookie);
-        let data = self.data.map_or_else(Default::default, Into::into);
-        Request::new(self.op, self.lba, self.blocks, data, completion)
-    }
-}
-
-pub fn read(lba: u64, blocks: u32, block_size: u32) -> Ask {
-    Ask { op: Op::Read, lba, blocks, data: Some(buffer((blocks * block_size) as usize)) }
-}
-
-pub fn write(lba: u64, fill: &[u8], block_size: u32) -> Ask {
-    let mut data = buffer(fill.len());
-    data.copy_from_slice(fill);
-    Ask { op: Op::Write, lba, blocks: fill.len() as u32 / block_size, data: Some(data) }
-}
-
-pub fn bare(op: Op, lba: u64, blocks: u32) -> Ask {
-    Ask { op, lba, blocks, data: None }
-}
-
-pub fn bytes(request: &Request) -> Vec<u8> {
-    request.data.pieces().iter().flat_map(|piece| piece.bytes().to_vec()).collect()
-}
-
-/// Submits one request and waits for it.
-pub fn one(task: &Task, disk: &XenDisk, ask: Ask) -> Done {
-    let sink = Sink::new();
-    disk.submit(ask.to(&sink, 0)).expect("is taken");
-    disk.commit();
-    sink.wait(task, 1).remove(0)
 }
 
 /// Lets everything that is pending happen.
