@@ -119,6 +119,7 @@ pub fn command(options: &TestOptions) -> Result<bool> {
         if let Err(error) = (group.run)(&mut tally) {
             tally.failed(group.name, &format!("{error:#}"));
         }
+        tally.end();
         save(&tally)?;
         interrupt::check()?;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::time::Instant;
 
 use crate::audit::reference::{OURSELVES, TestRef};
 use crate::audit::results::GroupRun;
@@ -17,6 +18,10 @@ pub struct Tally {
     runs: BTreeMap<String, GroupRun>,
     /// The group that runs now.
     group: String,
+    /// What the group that runs now began with: checks that passed, that failed, and when.
+    began: Option<(u64, u64, Instant)>,
+    /// A line on each group that is over.
+    lines: Vec<String>,
     /// How often the power is cut, and the seed of that.
     pub cuts: u32,
     pub seed: u64,
@@ -34,6 +39,19 @@ impl Tally {
     pub fn begin(&mut self, group: &str, source: &str) {
         self.group = group.into();
         self.runs.insert(group.into(), GroupRun::new(source.into()));
+        self.began = Some((self.passed, self.failures(), Instant::now()));
+    }
+
+    /// The group is over.
+    pub fn end(&mut self) {
+        if let Some((passed, failed, at)) = self.began.take() {
+            let (passed, failed) = (self.passed - passed, self.failures() - failed);
+            self.lines.push(format!(
+                "{passed:5} passed, {failed} failed in {:4} s  {}",
+                at.elapsed().as_secs(),
+                self.group
+            ));
+        }
     }
 
     /// The outcomes of the groups that ran.
@@ -103,9 +121,10 @@ impl Tally {
         self.failed.len() as u64 + self.unnamed
     }
 
-    /// Repeats the names of what failed, then prints the counts as the very last line.
+    /// What came of each group, the names of what failed, and the counts as the very last line.
     pub fn conclude(&self) {
         println!("====");
+        self.lines.iter().for_each(|line| println!("{line}"));
         self.failed.iter().for_each(|name| println!("FAILED  {name}"));
         println!("{}", self.last_line());
     }
