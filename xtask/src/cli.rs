@@ -24,6 +24,8 @@ pub enum Command {
     Bench(BenchOptions),
     /// Feed the targets of fuzz/ with what libFuzzer makes up, and keep what reaches something new
     Fuzz(FuzzOptions),
+    /// Measure which lines of the drivers, the block layer, the timer and the page cache the tests reach
+    Cov(CovOptions),
     /// Build the bootable image only
     Build(BuildOptions),
     /// Check format, clippy and the count of unsafe code
@@ -207,7 +209,7 @@ pub struct TestOptions {
     #[arg(long)]
     pub list: bool,
     /// How often the group `power` cuts the power on every controller
-    #[arg(long, value_name = "N", default_value_t = 10, default_value_if("long", "true", "100"), value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = CUTS, default_value_if("long", "true", "100"), value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub cuts: u32,
     /// As thorough as the requirements ask for where that takes minutes: 100 power cuts, every combination on Xen
     #[arg(long)]
@@ -215,6 +217,16 @@ pub struct TestOptions {
     /// Seed of the moments of the cuts, and of what is lost
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Power cuts on each controller unless more are asked for.
+const CUTS: u32 = 10;
+
+impl TestOptions {
+    /// One group, as it runs without further options.
+    pub fn of(group: &str) -> Self {
+        Self { groups: vec![group.into()], list: false, cuts: CUTS, long: false, seed: 1 }
+    }
 }
 
 #[derive(Args)]
@@ -228,6 +240,25 @@ pub struct AuditOptions {
     /// The open items only
     #[arg(long)]
     pub open: bool,
+    /// First run every test and every negative control that the table names, as `cargo xtask test audit` does
+    #[arg(long, conflicts_with_all = ["json", "page"])]
+    pub verify: bool,
+    /// Write the page of the book that names every test and every broken variant, and nothing else
+    #[arg(long, conflicts_with_all = ["id", "open"])]
+    pub page: bool,
+}
+
+#[derive(Args)]
+pub struct CovOptions {
+    /// Per cent of the lines of all measured crates together that are enough
+    #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub at_least: u8,
+    /// A line for each file too, the least covered first
+    #[arg(long)]
+    pub files: bool,
+    /// JSON Lines on standard output, text for people on standard error
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

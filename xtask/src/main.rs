@@ -1,4 +1,4 @@
-//! The front door of Undercroft: `cargo xtask run|test|audit|bench|fuzz|build|lint`.
+//! The front door of Undercroft: `cargo xtask run|test|audit|bench|fuzz|cov|build|lint`.
 //!
 //! Everything a user or a contributor does with the stack starts here. The commands exit with
 //! status 0 only if everything they were asked to show held, with 1 if something did not, and
@@ -8,6 +8,7 @@
 mod audit;
 mod bench;
 mod cli;
+mod cov;
 mod disk;
 mod fuzz;
 mod host;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Test(options) => suite::command(&options),
         Command::Lint(options) => suite::lint::command(&options),
         Command::Audit(options) => audit::command(&options),
+        Command::Cov(options) => cov::command(&options),
         Command::Bench(options) => bench::command(&options),
         Command::Fuzz(options) => fuzz::command(&options),
     };

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -79,7 +78,7 @@ pub fn check() -> Result<()> {
     for folder in workspace::folders()? {
         for path in source::paths(workspace::root(), &folder)? {
             let name = path.to_string_lossy().into_owned();
-            if !is_linked(&path) || name.starts_with("xtask/") {
+            if !source::is_linked(&path) || name.starts_with("xtask/") {
                 continue;
             }
             let text = fs::read_to_string(workspace::root().join(&path)).with_context(|| name.clone())?;
@@ -87,15 +86,6 @@ pub fn check() -> Result<()> {
         }
     }
     compare(&list, &found, hidden)
-}
-
-/// Whether a file is part of a program that drives a device: not of a test or a measurement.
-fn is_linked(path: &Path) -> bool {
-    let apart = ["tests", "benches", "platform_test"];
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    !path.components().any(|part| apart.iter().any(|name| part.as_os_str() == *name))
-        && !["tests", "testing"].contains(&stem)
-        && !stem.ends_with("_tests")
 }
 
 fn scan(file: &str, text: &str, found: &mut Found, hidden: &mut Vec<String>) -> Result<()> {

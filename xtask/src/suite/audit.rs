@@ -13,7 +13,7 @@ use crate::audit::verify::verify;
 use crate::audit::{Seen, table};
 
 /// This group's name.
-const NAME: &str = "audit";
+pub const NAME: &str = "audit";
 
 pub fn group(tally: &mut Tally) -> Result<()> {
     let table = table()?;

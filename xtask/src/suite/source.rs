@@ -1,6 +1,7 @@
 //! The project's own Rust files, as tokens.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -67,15 +68,33 @@ fn flatten(stream: TokenStream, flat: &mut Vec<String>) {
     }
 }
 
+/// Whether a file is part of a program that drives a device: not of a test or a measurement.
+pub fn is_linked(path: &Path) -> bool {
+    let apart = ["tests", "benches", "platform_test"];
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    !path.components().any(|part| apart.iter().any(|name| part.as_os_str() == *name))
+        && !["tests", "testing"].contains(&stem)
+        && !stem.ends_with("_tests")
+}
+
 /// As [`tokens`], without what only tests have: items under a `cfg` that does not hold unless `test` does.
 pub fn linked_tokens(text: &str) -> Result<Vec<String>> {
     let stream: TokenStream = text.parse().map_err(|error| anyhow!("not Rust: {error}"))?;
     let mut flat = Vec::new();
-    flatten(linked(stream), &mut flat);
+    flatten(linked(stream, &mut Vec::new()), &mut flat);
     Ok(flat)
 }
 
-fn linked(stream: TokenStream) -> TokenStream {
+/// The lines that only tests have, each as its first and last one, counted from 1.
+pub fn test_lines(text: &str) -> Result<Vec<RangeInclusive<usize>>> {
+    let stream: TokenStream = text.parse().map_err(|error| anyhow!("not Rust: {error}"))?;
+    let mut left_out = Vec::new();
+    linked(stream, &mut left_out);
+    Ok(left_out)
+}
+
+/// What is left without what only tests have; where that was goes to `left_out`.
+fn linked(stream: TokenStream, left_out: &mut Vec<RangeInclusive<usize>>) -> TokenStream {
     let (mut kept, mut skipping) = (Vec::new(), false);
     let mut trees = stream.into_iter().peekable();
     while let Some(tree) = trees.next() {
@@ -93,9 +112,14 @@ fn linked(stream: TokenStream) -> TokenStream {
             TokenTree::Punct(punct) => punct.as_char() == ';',
             _ => false,
         };
-        if !skipping {
+        if skipping {
+            let span = tree.span();
+            left_out.push(span.start().line..=span.end().line);
+        } else {
             kept.push(match tree {
-                TokenTree::Group(group) => proc_macro2::Group::new(group.delimiter(), linked(group.stream())).into(),
+                TokenTree::Group(group) => {
+                    proc_macro2::Group::new(group.delimiter(), linked(group.stream(), left_out)).into()
+                }
                 tree => tree,
             });
         }
