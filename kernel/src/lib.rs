@@ -32,6 +32,7 @@ mod power;
 pub mod race;
 mod report;
 pub mod run;
+mod script;
 mod speed;
 mod sync;
 mod verify;

@@ -11,6 +11,7 @@ mod editor;
 mod files;
 mod loads;
 mod queues;
+mod script;
 mod status;
 mod terminal;
 #[cfg(test)]
@@ -130,6 +131,12 @@ const COMMANDS: &[Command] = &[
         takes: "DISK [queue|unit|controller]",
         what: "reset with reads in flight, and read on",
         run: device::reset,
+    },
+    Command {
+        name: "script",
+        takes: "DISK LBA BLOCKS SEED STEPS [DEPTH]",
+        what: "reads and writes of all sizes, some at a time, made from the seed; only where it is allowed",
+        run: script::script,
     },
     Command {
         name: "load",
