@@ -95,6 +95,8 @@ pub(crate) enum Hazard {
     RestNoted,
     /// A-PC-16: the memory of a read that never came back is used for another page.
     KeptUsedAgain,
+    /// An error that a sync would have told is lost with its future.
+    ErrorGoesWithItsFuture,
     /// A discard does not keep others away while the device has it.
     NoFence,
     /// A discard does not wait for a write-back that is under way.

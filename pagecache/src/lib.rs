@@ -12,6 +12,7 @@ mod broken;
 mod config;
 mod copy;
 mod file;
+mod futures;
 mod group;
 mod io;
 mod line;
@@ -33,6 +34,7 @@ static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::Tr
 
 pub use config::{Config, Stats};
 pub use file::{Extent, File, Place};
+pub use futures::{Failed, Futures};
 pub use group::{Cache, Totals};
 pub use op::{Done, Finish, FinishInTask, Outcome};
 pub use pin::{Mapped, Pinned};

@@ -7,6 +7,7 @@ mod device;
 mod direct;
 mod file;
 mod forget;
+mod futures;
 mod group;
 mod history;
 #[cfg(not(shuttle))]

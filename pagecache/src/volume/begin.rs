@@ -47,13 +47,18 @@ impl Core {
         loop {
             match self.begin_op(cx, handle, kind, start, end, Data::None, Done(To::Cpu(cpu::current()))) {
                 Ok(id) => return id,
-                Err(_) => cx.wait_until(|| {
-                    // Said before it looks: a slot that is freed after the look finds this CPU among those that wait.
-                    self.waiting.fetch_or(1 << cpu::current(), Ordering::SeqCst);
-                    self.slots.load(Ordering::SeqCst) > 0
-                }),
+                Err(_) => self.wait_for_room(cx),
             }
         }
+    }
+
+    /// Waits until there is a slot for an operation; another may be faster to take it.
+    pub(super) fn wait_for_room(&self, cx: &Task) {
+        cx.wait_until(|| {
+            // Said before it looks: a slot that is freed after the look finds this CPU among those that wait.
+            self.waiting.fetch_or(1 << cpu::current(), Ordering::SeqCst);
+            self.slots.load(Ordering::SeqCst) > 0
+        });
     }
 
     /// Waits until an operation is over: its pin.

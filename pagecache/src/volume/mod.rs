@@ -19,6 +19,7 @@ use ::core::ops::Range;
 use alloc::sync::Arc;
 
 use undercroft_block::{BlockDevice, Data, Error};
+use undercroft_hal::Task;
 use undercroft_hal::context::NotHardIrq;
 use undercroft_hal::sync::assert_unlocked;
 
@@ -209,6 +210,11 @@ impl Volume {
         }
         self.core.drive(cx);
         self.core.state.lock(cx).table.with_memory()
+    }
+
+    /// Waits until an operation that was [refused](Refused) for want of a slot may be tried again.
+    pub fn wait_for_room(&self, cx: &Task) {
+        self.core.wait_for_room(cx);
     }
 
     fn transfer(&self, cx: &impl NotHardIrq, kind: Kind, start: u64, data: Data, done: Done) -> Result<(), Refused> {
