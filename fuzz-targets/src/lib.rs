@@ -12,6 +12,7 @@ mod packed;
 mod partitions;
 mod scsi;
 mod split;
+mod vmbus;
 
 #[cfg(test)]
 mod replay;
@@ -24,6 +25,7 @@ pub use packed::virtqueue_packed;
 pub use partitions::partitions;
 pub use scsi::scsi_parsers;
 pub use split::virtqueue_split;
+pub use vmbus::{vmbus_messages, vmbus_ring};
 
 /// What the guest allocates in a hard interrupt or under a spinlock ends the program.
 #[global_allocator]
@@ -64,6 +66,16 @@ pub const TARGETS: &[Target] = &[
         "virtqueue_split",
         "what a driver asks of a split ring, and what the device writes into it",
         virtqueue_split,
+    ),
+    target(
+        "vmbus_messages",
+        "what goes wrong with a Hyper-V host's messages, posts and offers, and when",
+        vmbus_messages,
+    ),
+    target(
+        "vmbus_ring",
+        "what goes wrong with the packets, fields and signals of a Hyper-V host's rings, and when",
+        vmbus_ring,
     ),
     target("wheel", "a script for the callout wheel, with an ordered map beside it", wheel),
 ];

@@ -55,5 +55,7 @@ replays! {
     scsi_parsers
     virtqueue_packed
     virtqueue_split
+    vmbus_messages
+    vmbus_ring
     wheel
 }

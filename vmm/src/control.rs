@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -60,6 +60,7 @@ fn serve(mut stream: UnixStream, host: &Host, used: &Used) {
 fn perform(line: &str, host: &Host, used: &Used) -> Result<serde_json::Value> {
     match serde_json::from_str(line).context("not a command")? {
         Command::Add(disk) => {
+            ensure!(disk.ide.is_none(), "a disk of an IDE controller is there from the start, or not at all");
             let unit = disks::open(&disk)?;
             let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
             let number = disk.lun.unwrap_or_else(|| disks::number(*used));

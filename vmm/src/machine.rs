@@ -87,9 +87,16 @@ fn by_message(vm: VmFd) -> Raise {
 /// What cannot be had, or how the guest ended badly.
 pub fn run(options: &Options) -> Result<Infallible> {
     let kvm = open()?;
-    let mut target = Target::new();
+    let (mut target, mut ide) = (Target::new(), Vec::new());
     for (index, disk) in options.disks.iter().enumerate() {
-        target = target.with(disk.lun.unwrap_or_else(|| disks::number(index)), disks::open(disk)?);
+        let unit = disks::open(disk)?;
+        match disk.ide {
+            Some((channel @ 0..=1, number @ 0..=1)) => {
+                ide.push(Controller::ide(channel, number, Target::new().with(0, unit)))
+            }
+            Some(_) => bail!("{}: an IDE controller has channels 0 and 1 with disks 0 and 1", disk.file.display()),
+            None => target = target.with(disk.lun.unwrap_or_else(|| disks::number(index)), unit),
+        }
     }
     let vm = kvm.create_vm().context("KVM makes no machine")?;
     let memory = memory::make(&vm, options.memory << 20)?;
@@ -113,6 +120,7 @@ pub fn run(options: &Options) -> Result<Infallible> {
     let mut model = Hyperv::new(settings);
     model.knobs = Knobs { version: options.vmbus, sub_channels: options.sub_channels, ..Knobs::default() };
     model.add_controller(Controller::scsi(1, target));
+    ide.into_iter().for_each(|disk| _ = model.add_controller(disk));
     for (number, vcpu) in (0..).zip(&vcpus) {
         vcpu.set_cpuid2(&cpuid::leaves(&kvm, &model, number)?).context("KVM does not take the CPUID leaves")?;
     }

@@ -22,7 +22,7 @@ pub struct Options {
     /// Memory in MiB
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(16..=1_000_000))]
     pub memory: u64,
-    /// A disk, as a line of JSON: {"file": PATH, "serial": TEXT, "block_size": 512, "read_only": false}. Repeatable
+    /// A disk, as a line of JSON: {"file": PATH, "serial": TEXT, "block_size": 512, "read_only": false, "ide": [0, 1]}. Repeatable; "ide" is for a disk as machines of generation 1 have it
     #[arg(long = "disk", value_name = "JSON")]
     pub disks: Vec<Disk>,
     /// The highest version of VMBus, as MAJOR.MINOR
@@ -55,6 +55,9 @@ pub struct Disk {
     pub read_only: bool,
     /// The unit's number; the next free one without.
     pub lun: Option<u16>,
+    /// Not on the SCSI controller: the disk of this channel and number (0 or 1 each) of an IDE controller, as a machine of generation 1 has it, by
+    /// its storage channel.
+    pub ide: Option<(u8, u8)>,
 }
 
 fn block_size() -> u32 {

@@ -8,6 +8,7 @@ use super::super::testing::{MockHost, Reply, Unit as Model, machine, one};
 use super::super::{Lun, ProbeError, Response, Status};
 use super::*;
 use crate::Features;
+use crate::broken::{self, Hazard};
 
 fn numbers(scan: &Scan) -> Vec<u32> {
     scan.disks.iter().map(|disk| disk.address().lun.number()).collect()
@@ -175,6 +176,35 @@ fn a_host_that_is_gone_or_silent_ends_the_scan() {
         let found = scan(cx, host).unwrap();
         assert_eq!(found.others, [(Address::default(), ProbeError::Failed(Error::Broken))]);
     });
+}
+
+/// A host that takes what it is asked and never answers, on a machine where nothing else will ever happen: the scan ends by its own alarm.
+fn silent_host() {
+    let machine = machine();
+    machine.run(|cx| {
+        undercroft_timer::timers::start_service(cx);
+        let host = MockHost::new(4, [(0, Model::new(100, 512))]);
+        host.state.lock().unwrap().silent = true;
+        let begun = undercroft_hal::Instant::now();
+        assert!(scan(cx, host.clone()).map_or(true, |found| found.disks.is_empty()));
+        assert!(begun.elapsed().as_secs() >= 30, "it was given its time");
+        // As the host does when it is reset.
+        host.state.lock().unwrap().silent = false;
+        host.commit();
+        cx.run_pending();
+    });
+}
+
+#[test]
+fn a_silent_host_ends_the_scan() {
+    silent_host();
+}
+
+#[test]
+fn a_silent_host_ends_the_scan_control() {
+    let hangs = || broken::with(Hazard::NoDeadlines, silent_host);
+    let message = undercroft_hosts::rig::says(hangs);
+    assert!(message.contains("the guest waits for an interrupt that never comes"), "{message}");
 }
 
 /// Two scans at once: the second starts while the first has asked the unit what it is.

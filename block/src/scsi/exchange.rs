@@ -8,9 +8,11 @@ use undercroft_hal::dma::{DmaBuf, DmaConstraints};
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::work::{TaskWork, Turn};
 use undercroft_hal::{BottomHalf, Instant, Task, cpu};
+use undercroft_timer::{Callout, Next};
 
 use super::verdict::{Verdict, judge};
 use super::{Address, Cdb, Command, Direction, Host, Initiator, Outcome, Refused, Response, Status};
+use crate::broken::{self, Hazard};
 use crate::{Complete, Completion, Data, Error, Op, Piece, Refusal, Request};
 
 /// Bytes of sense data that are looked at: SPC-5 allows no more than 252, and what matters comes first.
@@ -35,6 +37,8 @@ struct Answer {
 struct State {
     answer: Option<Answer>,
     request: Option<Request>,
+    /// Nobody waits any more: a request that is kept would keep itself, by its completion.
+    given_up: bool,
 }
 
 /// Takes the command back and wakes the waiting task.
@@ -55,7 +59,11 @@ impl Initiator for Waiter {
 
 impl Complete for Waiter {
     fn complete(&self, _cx: &BottomHalf, _cookie: u64, request: Request, _result: Result<(), Error>) {
-        self.state.lock().request = Some(request);
+        let late = {
+            let mut state = self.state.lock();
+            if state.given_up { Some(request) } else { state.request.replace(request) }
+        };
+        drop(late);
         // The task may wait on another CPU.
         self.wake.schedule();
     }
@@ -69,6 +77,8 @@ pub(super) struct Exchange<'a> {
     /// With the host while a command is under way, and for good if the host never answers.
     buffer: Option<DmaBuf>,
     constraints: DmaConstraints,
+    /// Wakes the waiting task when the host has had its time.
+    alarm: Callout<BottomHalf>,
     gone: Option<Error>,
 }
 
@@ -77,11 +87,18 @@ impl<'a> Exchange<'a> {
     /// [`Error::NoMemory`].
     pub fn new(cx: &'a Task, host: &'a Arc<dyn Host>) -> Result<Self, Error> {
         let waiter = Waiter {
-            state: IrqSpinLock::new(Rank::BLOCK, State { answer: None, request: None }),
+            state: IrqSpinLock::new(Rank::BLOCK, State { answer: None, request: None, given_up: false }),
             wake: TaskWork::new(cpu::current(), |_| Turn::Done),
         };
-        let constraints = host.info().limits.dma;
-        Ok(Self { cx, host, waiter: Arc::new(waiter), buffer: None, constraints, gone: None })
+        let (constraints, waiter) = (host.info().limits.dma, Arc::new(waiter));
+        let waits = Arc::downgrade(&waiter);
+        let alarm = Callout::new(cpu::current(), move |_: &BottomHalf, _: &_| {
+            if let Some(waiter) = waits.upgrade() {
+                waiter.wake.schedule();
+            }
+            Next::Done
+        });
+        Ok(Self { cx, host, waiter, buffer: None, constraints, alarm, gone: None })
     }
 
     /// Why the host takes nothing any more, once it has said so.
@@ -159,9 +176,15 @@ impl<'a> Exchange<'a> {
         }
         self.host.commit();
         let waiter = &self.waiter;
+        if !broken::is(Hazard::NoDeadlines) {
+            // A tick later, so that the time has passed when it is looked at. Refused to nobody: it is neither closed nor drained.
+            let _ = self.alarm.start_at(deadline + Duration::from_micros(1));
+        }
         self.cx.wait_until(|| waiter.state.lock().request.is_some() || Instant::now() > deadline);
+        let _ = self.alarm.stop();
         let (answer, request) = {
             let mut state = waiter.state.lock();
+            state.given_up = state.request.is_none();
             (state.answer.take(), state.request.take())
         };
         let (Some(answer), Some(request)) = (answer, request) else {

@@ -25,6 +25,8 @@ pub(super) struct Outbound {
     pub bytes: Vec<u8>,
     /// A write offset that is shown instead of the right one, for a moment.
     pub index: Option<u32>,
+    /// A field of the rings that is overwritten then, by its number, and by what.
+    pub poke: Option<(u8, u32)>,
     pub quiet: bool,
 }
 

@@ -36,6 +36,8 @@ pub enum MessageFault {
     SlotKind(u32),
     /// Something else comes first.
     After(Stray),
+    /// Comes with another word at this byte, if it is as long.
+    Patch(u8, u32),
 }
 
 /// A message that nobody asked for.
@@ -63,6 +65,10 @@ pub enum Stray {
     AllOffers,
     /// Four bytes.
     Short,
+    /// Of any type, with these words behind the header.
+    Words(u32, [u32; 4]),
+    /// The offer of a channel of the first controller: channel, connection and index among its channels.
+    Offer(u32, u32, u16),
 }
 
 /// What goes wrong with a storage request, or with what the host sends in a ring.
@@ -108,6 +114,11 @@ pub enum Fault {
     Operation(u32),
     /// A write offset that cannot be.
     Index(u32),
+    /// Another word at this byte of the packet, if it is as long.
+    Patch(u8, u32),
+    /// Another value in a field of the rings, after the answer: the ring for the guest's write offset, read offset, interrupt mask and pending
+    /// send size, by number from 0; those of the other from 4. The model takes it for the guest's doing when it sees it.
+    Poke(u8, u32),
     /// No signal although one is due.
     NoSignal,
     /// A signal although none is due, when it takes the request.

@@ -9,6 +9,13 @@ pub(super) fn words(kind: u32, body: &[u32]) -> Vec<u8> {
     [kind, 0].iter().chain(body).flat_map(|word| word.to_le_bytes()).collect()
 }
 
+/// Puts a word into bytes that are long enough for it.
+pub(super) fn patch(bytes: &mut [u8], at: u8, word: u32) {
+    if let Some(place) = bytes.get_mut(usize::from(at)..).and_then(|rest| rest.first_chunk_mut()) {
+        *place = word.to_le_bytes();
+    }
+}
+
 /// An offer's parts.
 pub(super) struct Offer {
     pub interface: [u8; 16],
@@ -55,6 +62,7 @@ impl Hyperv {
                 MessageFault::Says(len) => message.says = len,
                 MessageFault::SlotKind(kind) => message.kind = kind,
                 MessageFault::After(stray) => self.stray(guest, stray),
+                MessageFault::Patch(at, word) => patch(&mut message.payload, at, word),
             }
         }
         for _ in 0..times {
@@ -87,6 +95,12 @@ impl Hyperv {
             Stray::Unloaded => words(message::UNLOADED, &[]),
             Stray::AllOffers => words(message::ALL_OFFERS, &[]),
             Stray::Short => vec![1, 0, 0, 0],
+            Stray::Words(kind, body) => words(kind, &body),
+            Stray::Offer(channel, signal, sub_index) => {
+                let Some(of) = self.controllers.first() else { return };
+                let (interface, instance, user) = (of.interface(), of.instance, of.user_bytes());
+                Offer { interface, instance, user, sub_index, channel, signal }.bytes()
+            }
         };
         let (vp, sint) = self.messages_to;
         self.post(vp, sint, slot::VMBUS, bytes);

@@ -19,7 +19,7 @@ impl Hyperv {
         }
         let bytes = bytes(packet::IN_BAND, u16::from(wants_answer), transaction, &payload, &[]);
         if let Some(open) = self.live(id) {
-            open.outbox.push_back(Outbound { bytes, index: None, quiet: false });
+            open.outbox.push_back(Outbound { bytes, index: None, poke: None, quiet: false });
         }
     }
 

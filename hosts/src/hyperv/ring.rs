@@ -71,6 +71,11 @@ impl Place {
         Ok(())
     }
 
+    /// Write offset, read offset, interrupt mask and pending send size, by number.
+    fn numbered(&self, number: u8) -> u64 {
+        self.field([field::IN, field::OUT, field::MASK, field::PENDING_SEND][usize::from(number % 4)])
+    }
+
     fn used(&self, published: u32, taken: u32) -> u32 {
         if published >= taken { published - taken } else { self.size - (taken - published) }
     }
@@ -108,6 +113,11 @@ impl Incoming {
             return Err(Breach::Open("a ring for the host without its feature"));
         }
         Ok(Self { place, channel, out: 0, mask: 0, seen_in: 0 })
+    }
+
+    /// Overwrites a field.
+    pub fn poke(&self, guest: &dyn Guest, field: u8, value: u32) -> Result<(), BadGpa> {
+        guest.store(self.place.numbered(field), value)
     }
 
     /// Asks for signals, or not.
@@ -288,6 +298,11 @@ impl Outgoing {
         fence(Ordering::SeqCst);
         let taken = self.taken(guest)?;
         Ok(guest.load(self.place.field(field::MASK))? == 0 && taken == before)
+    }
+
+    /// Overwrites a field.
+    pub fn poke(&self, guest: &dyn Guest, field: u8, value: u32) -> Result<(), BadGpa> {
+        guest.store(self.place.numbered(field), value)
     }
 
     /// Writes a wrong write offset.

@@ -2,6 +2,7 @@
 
 use super::channel::{Open, Outbound, Taken};
 use super::consts::{call, packet};
+use super::messages::patch;
 use super::srb::Work;
 use super::{Breach, Fault, Guest, Hyperv};
 use crate::virtio::Order;
@@ -31,7 +32,13 @@ pub(super) fn bytes(kind: u16, flags: u16, transaction: u64, payload: &[u8], fau
     payload.resize(payload.len().next_multiple_of(8), 0);
     let len = says_len.unwrap_or((16 + payload.len()) as u16 / 8);
     let header = [kind, says_offset.unwrap_or(2), len, flags].map(u16::to_le_bytes).concat();
-    [header, transaction.to_le_bytes().to_vec(), payload].concat()
+    let mut whole = [header, transaction.to_le_bytes().to_vec(), payload].concat();
+    for fault in faults {
+        if let Fault::Patch(at, word) = *fault {
+            patch(&mut whole, at, word);
+        }
+    }
+    whole
 }
 
 impl Hyperv {
@@ -197,12 +204,14 @@ impl Hyperv {
     pub(super) fn complete(&mut self, id: u32, taken: &Taken, payload: &[u8]) {
         let last = std::mem::replace(&mut self.last_transaction, taken.transaction);
         let (mut transaction, mut times, mut index, mut quiet) = (taken.transaction, 1, None, false);
+        let mut poke = None;
         for fault in &taken.faults {
             match *fault {
                 Fault::StaleTransaction => transaction = last,
                 Fault::Duplicate => times = 2,
                 Fault::Index(offset) => index = Some(offset),
                 Fault::NoSignal => quiet = true,
+                Fault::Poke(field, value) => poke = Some((field, value)),
                 _ => {}
             }
         }
@@ -210,7 +219,7 @@ impl Hyperv {
         let polls = self.knobs.poll_depth.is_some();
         let Some(open) = self.live(id) else { return };
         for _ in 0..times {
-            open.outbox.push_back(Outbound { bytes: bytes.clone(), index, quiet });
+            open.outbox.push_back(Outbound { bytes: bytes.clone(), index, poke, quiet });
         }
         open.kicked |= polls && open.incoming.masked();
         for other in &mut open.taken {
@@ -225,7 +234,7 @@ impl Hyperv {
             return Ok(false);
         }
         open.room = false;
-        let (mut sent, mut quiet, mut full) = (0, false, false);
+        let (mut sent, mut quiet, mut full, mut poke) = (0, false, false, None);
         while let Some(next) = open.outbox.front() {
             if let Some(offset) = next.index {
                 open.outgoing.lie(guest, offset)?;
@@ -240,10 +249,16 @@ impl Hyperv {
                 break;
             }
             quiet |= next.quiet;
+            poke = next.poke.or(poke);
             open.outbox.pop_front();
             sent += 1;
         }
         let signal = open.outgoing.publish(guest)? && !quiet;
+        match poke {
+            Some((field @ 0..4, value)) => open.outgoing.poke(guest, field, value)?,
+            Some((field, value)) => open.incoming.poke(guest, field, value)?,
+            None => {}
+        }
         self.counts.sent += sent;
         self.counts.ring_full += u64::from(full);
         if signal {

@@ -1,9 +1,10 @@
 //! Every fault of the script, seen from the guest's side.
 
 use undercroft_hosts::Script;
-use undercroft_hosts::hyperv::{Event, Fault, Guest, Knobs, MessageFault, PostFault, Stray};
+use undercroft_hosts::hyperv::{Breach, Event, Fault, Guest, Knobs, MessageFault, PostFault, Stray};
 
-use super::hand::{HANDLE, Hand};
+use super::breaches::ready;
+use super::hand::{HANDLE, Hand, SLOT};
 
 fn with(fault: Fault) -> Hand {
     let mut hand = Hand::ready(Knobs::default());
@@ -218,4 +219,22 @@ fn a_rescind_at_every_step() {
         let rescinded = hand.types().contains(&2);
         assert_eq!(rescinded, (1..9).contains(&step), "step {step}");
     }
+}
+
+#[test]
+fn a_slot_that_the_guest_fills() {
+    let found = ready(|hand| {
+        // One message in the slot, one behind it: the host looks again before that is taken, and that is no breach.
+        hand.post(3, &[]);
+        hand.contact(0x6_0000);
+        hand.host.stray(&hand.guest, Stray::AllOffers);
+        hand.host.stray(&hand.guest, Stray::AllOffers);
+        hand.messages();
+        assert_eq!(hand.breaches().iter().filter(|breach| matches!(breach, Breach::SlotWritten(_))).count(), 0);
+        hand.guest.store(SLOT, 1).unwrap();
+        hand.host.stray(&hand.guest, Stray::AllOffers);
+        hand.host.stray(&hand.guest, Stray::AllOffers);
+    });
+    let slots: Vec<_> = found.into_iter().filter(|breach| matches!(breach, Breach::SlotWritten(_))).collect();
+    assert_eq!(slots, [Breach::SlotWritten(0)], "noticed once");
 }
