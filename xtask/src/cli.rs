@@ -291,6 +291,21 @@ pub enum Fuzz {
     Cov(FuzzTargets),
     /// Keep, of all inputs that were found, the fewest that reach as much: in fuzz/corpus
     Corpus(FuzzTargets),
+    /// Boot the image under QEMU again and again, and have its disks do what a seed says while they are reset, stand still, come and go
+    Guest(FuzzGuestOptions),
+}
+
+#[derive(Args)]
+pub struct FuzzGuestOptions {
+    /// The first seed; one that nobody has used without. Each boot takes the next
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// How long; 0 is one boot
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub minutes: u32,
+    /// Acts in each boot
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub acts: u32,
 }
 
 #[derive(Args)]

@@ -3,6 +3,7 @@
 mod build;
 mod corpus;
 mod cov;
+pub mod guest;
 mod run;
 
 use std::fs;
@@ -18,6 +19,7 @@ pub fn command(options: &FuzzOptions) -> Result<bool> {
         Fuzz::List => list(),
         Fuzz::Run(options) => run::command(options),
         Fuzz::Cov(options) => cov::command(&chosen(&options.targets)?),
+        Fuzz::Guest(options) => guest::command(options),
         Fuzz::Corpus(options) => corpus::command(&chosen(&options.targets)?),
     }
 }

@@ -87,7 +87,8 @@ impl Conversation {
         }
     }
 
-    fn answer(&mut self) -> Result<String> {
+    /// The answer to the line that was told; news that come before it are kept.
+    pub fn answer(&mut self) -> Result<String> {
         loop {
             let chunk = self.chunk()?;
             if !chunk.trim_start().starts_with(NEWS) {
@@ -97,10 +98,16 @@ impl Conversation {
         }
     }
 
-    /// The answer to a line.
-    pub fn ask(&mut self, line: &str) -> Result<String> {
+    /// Tells it a line, without waiting for the answer.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
         let input = self.input.as_mut().context("the conversation is over")?;
         input.write_all(format!("{line}\n").as_bytes())?;
+        Ok(())
+    }
+
+    /// The answer to a line.
+    pub fn ask(&mut self, line: &str) -> Result<String> {
+        self.tell(line)?;
         self.answer()
     }
 

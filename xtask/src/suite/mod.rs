@@ -16,6 +16,7 @@ pub mod monitor;
 pub mod outcomes;
 pub mod platform;
 pub mod power;
+mod script;
 pub mod source;
 pub mod tally;
 pub mod unsafe_count;
@@ -36,7 +37,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 14] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, examples in documentation",
@@ -67,6 +68,11 @@ const GROUPS: [Group; 13] = [
         name: "boot",
         what: "the image under QEMU on q35, pc and microvm, and what happens with bad input",
         run: boot::group,
+    },
+    Group {
+        name: "script",
+        what: "the image does to its disks what seeds say, while they are reset, stand still, come and go",
+        run: script::group,
     },
     Group {
         name: "hyperv",
