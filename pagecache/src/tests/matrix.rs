@@ -41,9 +41,15 @@ enum Entry {
     Invalidate,
     Shrink,
     Fast,
+    ReadFile,
+    WriteFile,
+    /// The page of a file that was never written.
+    FirstWrite,
+    SetAside,
+    Map,
 }
 
-const ENTRIES: [Entry; 10] = [
+const ENTRIES: [Entry; 15] = [
     Entry::Read,
     Entry::WritePage,
     Entry::WritePart,
@@ -54,6 +60,11 @@ const ENTRIES: [Entry; 10] = [
     Entry::Invalidate,
     Entry::Shrink,
     Entry::Fast,
+    Entry::ReadFile,
+    Entry::WriteFile,
+    Entry::FirstWrite,
+    Entry::SetAside,
+    Entry::Map,
 ];
 
 /// What a page's bytes may be: what the device had first, or filled.
@@ -104,7 +115,7 @@ fn prepare(rig: &Rig<'_>, before: Before) -> (Option<u8>, Option<u8>) {
     }
 }
 
-fn enter(rig: &Rig<'_>, entry: Entry) {
+fn enter(rig: &Rig<'_>, entry: Entry, content: Option<u8>) {
     let (cx, volume, done) = (rig.cx, &rig.volume, rig.done(1));
     match entry {
         Entry::Read => rig.read(1, AT, PAGE),
@@ -122,6 +133,50 @@ fn enter(rig: &Rig<'_>, entry: Entry) {
             // Nothing that completes: something else does.
             volume.sync(cx, 0..0, done).unwrap();
         }
+        // Those that wait: the device goes on, but has not answered yet.
+        Entry::ReadFile | Entry::WriteFile | Entry::FirstWrite | Entry::SetAside | Entry::Map => {
+            rig.device.release();
+            wait_for(rig, entry, content);
+            volume.sync(cx, 0..0, done).unwrap();
+        }
+    }
+}
+
+/// An entry that waits: what it is to see, it sees.
+fn wait_for(rig: &Rig<'_>, entry: Entry, content: Option<u8>) {
+    let (cx, mut bytes) = (rig.cx, vec![0xee; PAGE]);
+    let file = |place| {
+        let volume = rig.volume.another(cx).unwrap();
+        File::new(cx, volume, &[Extent { len: P, place }], P).unwrap()
+    };
+    match entry {
+        Entry::ReadFile => {
+            assert_eq!(file(Place::Written(AT)).read(cx, 0, &mut bytes), Ok(PAGE));
+            assert!(bytes == page_of(content), "it saw something else");
+        }
+        Entry::WriteFile => file(Place::Written(AT)).write(cx, 10, &[9; PAGE - 20]).unwrap(),
+        Entry::FirstWrite => {
+            let file = file(Place::Unwritten(AT));
+            assert_eq!(file.read(cx, 0, &mut bytes), Ok(PAGE));
+            assert_eq!(bytes, [0; PAGE], "it saw something else");
+            file.write(cx, 10, &[9; PAGE - 20]).unwrap();
+        }
+        Entry::SetAside => {
+            let aside = rig.volume.set_aside(cx, AT..AT + P).unwrap();
+            assert!(rig.store(AT as usize, PAGE) == page_of(content), "its owner sees something else");
+            assert_eq!(rig.now(AT, 1), Err(undercroft_block::Error::Busy));
+            drop(aside);
+            rig.settle();
+        }
+        _ => {
+            let pinned = rig.volume.pin_blocking(cx, AT).unwrap();
+            pinned.read(cx, 0, &mut bytes);
+            assert!(bytes == page_of(content), "it saw something else");
+            let mapped = pinned.map(cx).map_err(|(_, error)| error).unwrap();
+            mapped.page().write(cx, 10, &[9; PAGE - 20]).unwrap();
+            assert_eq!(rig.stats().dirty, 1, "a mapped page counts as changed");
+            mapped.unmap(cx, || ());
+        }
     }
 }
 
@@ -131,7 +186,7 @@ fn meets(before: Before, entry: Entry) -> Result<(), String> {
         let short = if before == Before::Short { 1 } else { u64::MAX };
         // The first allocation is the test's own, where there is one.
         let _ = fail_nth(short, || {
-            enter(rig, entry);
+            enter(rig, entry, content);
             rig.settle();
         });
         rig.device.release();
@@ -142,7 +197,11 @@ fn meets(before: Before, entry: Entry) -> Result<(), String> {
         match entry {
             Entry::Read => assert!(rig.bytes(1) == page, "it saw something else"),
             Entry::WritePage => page.fill(9),
-            Entry::WritePart => page[10..PAGE - 10].fill(9),
+            Entry::WritePart | Entry::WriteFile | Entry::Map => page[10..PAGE - 10].fill(9),
+            Entry::FirstWrite => {
+                page.fill(0);
+                page[10..PAGE - 10].fill(9);
+            }
             Entry::Pin => {
                 let mut bytes = vec![0; PAGE];
                 pinned.as_ref().expect("pinned").read(rig.cx, 0, &mut bytes);
@@ -154,7 +213,7 @@ fn meets(before: Before, entry: Entry) -> Result<(), String> {
             Entry::Discard => page.fill(0xdd),
             // What was on its way has arrived; what was not is lost.
             Entry::Invalidate => page = page_of(sent),
-            Entry::Shrink | Entry::Fast => {}
+            Entry::Shrink | Entry::Fast | Entry::ReadFile | Entry::SetAside => {}
         }
         drop(pinned);
         assert!(rig.now(AT, PAGE).unwrap() == page, "the volume has something else afterwards");

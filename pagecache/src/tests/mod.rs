@@ -15,6 +15,7 @@ mod holds;
 mod mapped;
 mod matrix;
 mod memory;
+mod others;
 mod property;
 mod reads;
 mod rig;

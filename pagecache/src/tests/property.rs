@@ -26,19 +26,25 @@ enum Asked {
     Pin,
 }
 
-struct Run<'a, 'b> {
-    rig: &'a Rig<'b>,
-    random: Random,
-    history: History,
+pub struct Run<'a, 'b> {
+    pub rig: &'a Rig<'b>,
+    pub random: Random,
+    pub history: History,
     asked: BTreeMap<u64, Asked>,
-    pinned: Vec<Pinned>,
+    pub pinned: Vec<Pinned>,
+    pub mapped: Vec<Mapped>,
+    pub file: File,
+    /// Cells of the volume.
+    pub cells: usize,
+    /// A part was set aside: who came there was told so.
+    pub asides: bool,
     next: u64,
     /// Whether faults are made at all.
-    faults: bool,
+    pub faults: bool,
 }
 
 /// Data of a number's cells.
-fn numbered(cells: &Range<usize>, number: u32) -> Data {
+pub fn numbered(cells: &Range<usize>, number: u32) -> Data {
     let mut data = filled(cells.len() * CELL, 0);
     for piece in data.pieces_mut() {
         piece.bytes_mut().chunks_mut(4).for_each(|part| part.copy_from_slice(&number.to_le_bytes()));
@@ -118,6 +124,7 @@ impl Run<'_, '_> {
             }
             93..96 => self.rig.pass(Duration::from_millis(self.random.below(30) as u64)),
             96..97 => self.power_cut()?,
+            97..99 => self.step_of_others(cookie as u32)?,
             _ => {
                 self.rig.device.release();
                 self.rig.cx.run_pending();
@@ -127,7 +134,7 @@ impl Run<'_, '_> {
     }
 
     /// Reads through a pin, and sometimes writes.
-    fn use_pin(&mut self, pinned: &Pinned, value: u32) -> Result<(), String> {
+    pub fn use_pin(&mut self, pinned: &Pinned, value: u32) -> Result<(), String> {
         let cx = self.rig.cx;
         let first = pinned.index(cx) as usize * (PAGE / CELL);
         let cell = first + self.random.below((CELLS - first).min(PAGE / CELL));
@@ -165,13 +172,14 @@ impl Run<'_, '_> {
                 }
                 Asked::Pin => self.pinned.extend(ended.outcome.pinned),
                 _ if self.faults || result == Err(Error::NoMemory) => {}
+                _ if self.asides && result == Err(Error::Busy) => {}
                 _ => return Err(format!("an operation failed without a fault: {result:?}")),
             }
         }
         Ok(())
     }
 
-    fn power_cut(&mut self) -> Result<(), String> {
+    pub fn power_cut(&mut self) -> Result<(), String> {
         let left = self.rig.device.cut(&mut self.random);
         for (cell, bytes) in left.chunks(CELL).enumerate() {
             self.history.survives(cell, number(bytes)?)?;
@@ -205,7 +213,19 @@ fn run(seed: u64, steps: usize) -> Result<(), String> {
             };
         }
         let history = History::new(size / CELL);
-        let mut run = Run { rig, random, history, asked: BTreeMap::new(), pinned: Vec::new(), next: 1, faults };
+        let mut run = Run {
+            rig,
+            random,
+            history,
+            asked: BTreeMap::new(),
+            pinned: Vec::new(),
+            mapped: Vec::new(),
+            file: super::others::file(rig).unwrap(),
+            cells: size / CELL,
+            asides: false,
+            next: 1,
+            faults,
+        };
         for step in 0..steps {
             run.step().unwrap_or_else(|error| panic!("seed {seed}, step {step}: {error}"));
             if step % 50 == 0 {
@@ -216,6 +236,7 @@ fn run(seed: u64, steps: usize) -> Result<(), String> {
         rig.device.lock().faults.clear();
         rig.device.release();
         run.pinned.clear();
+        run.mapped.clear();
         for _ in 0..10 {
             rig.pass(Duration::from_millis(50));
         }
@@ -260,8 +281,9 @@ fn what_is_read_and_left_can_have_been_control() {
         (Hazard::NewestOnly, "was made durable"),
         (Hazard::AnyFlush, "was made durable"),
         (Hazard::FailedWriteClean, "was made durable"),
-        (Hazard::FailedReadStays, "in between"),
-        (Hazard::NotReadFirst, "in between"),
+        // What was in that memory before: an older value, or another page.
+        (Hazard::FailedReadStays, "cell "),
+        (Hazard::NotReadFirst, "cell "),
         // The device has the page's memory: there is nothing to be read.
         (Hazard::OverReading, "out of range for slice of length 0"),
         (Hazard::ForgottenReader, "operations that never end"),
