@@ -10,6 +10,7 @@ mod hits;
 mod memory;
 mod random;
 mod rates;
+mod real;
 mod traces;
 mod volume;
 
@@ -55,9 +56,10 @@ fn measure(cx: &Task, rounds: usize, alone: bool) {
     if alone {
         return;
     }
-    for trace in traces::all() {
-        let all = rates::misses(cx, &trace);
-        let case = format!("misses of 1000: {}", trace.0);
+    let made_up = traces::all().into_iter().map(|(name, trace)| (name, trace, traces::CACHE));
+    for (name, trace, cache) in made_up.chain(real::all()) {
+        let all = rates::misses(cx, &trace, cache);
+        let case = format!("misses of 1000: {name}");
         all.iter().for_each(|&(name, misses)| line(&case, name, [misses; 2], misses / all[0].1));
     }
 }
