@@ -52,6 +52,8 @@ pub(crate) enum Hazard {
     MessageNotEnded,
     /// A grant that the other domain uses is given out again (Xen).
     RevokedInUse,
+    /// The byte that says that event channels are pending is cleared after they were looked at instead of before (Xen).
+    UpcallClearedLate,
 }
 
 crate::put_back!(Hazard);

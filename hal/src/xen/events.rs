@@ -9,6 +9,8 @@ use arrayvec::ArrayVec;
 use super::domain::{Domain, Inner};
 use super::wire::{self, AllocateUnbound, BindVcpu, BindVirq, MYSELF, Port, event, shared};
 use super::{DomainId, Errno};
+use crate::atomic::step;
+use crate::broken::{self, Hazard};
 use crate::context::{BottomHalf, Task};
 use crate::irq::Handled;
 use crate::sync::{IrqSpinLock, Rank};
@@ -46,17 +48,28 @@ impl Inner {
         let vcpu = self.vcpus[cpu].load(Ordering::Relaxed) as usize % shared::VCPUS * shared::VCPU_BYTES;
         // First the byte, then the words, then the bits: the order in which Xen sets them, turned round. What comes meanwhile interrupts
         // again. The byte's neighbour, the mask, is not used by guests of this kind.
-        self.info.word(vcpu + shared::UPCALL_PENDING).fetch_and(!0xFF, Ordering::SeqCst);
+        let upcall = self.info.word(vcpu + shared::UPCALL_PENDING);
+        if !broken::is(Hazard::UpcallClearedLate) {
+            upcall.fetch_and(!0xFF, Ordering::SeqCst);
+        }
+        step();
         self.info.word(vcpu + shared::PENDING_WORDS).store(0, Ordering::SeqCst);
+        step();
         self.info.word(vcpu + shared::PENDING_WORDS + 4).store(0, Ordering::SeqCst);
+        step();
         for listener in &*listeners.0.lock() {
             let (offset, bit) = bit(listener.port);
             let pending = self.info.word(shared::PENDING + offset);
             if pending.load(Ordering::Relaxed) & bit != 0 {
                 // Cleared before the ring is looked at: what comes after that sets it again.
                 pending.fetch_and(!bit, Ordering::SeqCst);
+                step();
                 listener.work.schedule();
             }
+            step();
+        }
+        if broken::is(Hazard::UpcallClearedLate) {
+            upcall.fetch_and(!0xFF, Ordering::SeqCst);
         }
         Handled::Yes
     }

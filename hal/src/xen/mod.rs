@@ -16,6 +16,8 @@ mod features;
 mod grants;
 mod page;
 mod refs;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 mod wire;
 
 pub use domain::{Counts, Domain, StartError};

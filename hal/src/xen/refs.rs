@@ -2,7 +2,8 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::atomic::{AtomicU32, AtomicUsize};
+use crate::atomic::{AtomicU32, AtomicUsize, step};
+use crate::broken::{self, Hazard};
 
 const BITS: usize = u32::BITS as usize;
 
@@ -22,12 +23,17 @@ impl<const WORDS: usize> Refs<WORDS> {
     /// Takes a free reference. `None`: there is none.
     pub(super) fn take(&self) -> Option<u32> {
         let start = self.next.load(Ordering::Relaxed);
-        for step in 0..WORDS {
-            let index = (start + step) % WORDS;
+        for offset in 0..WORDS {
+            let index = (start + offset) % WORDS;
             let word = &self.free[index];
             let mut seen = word.load(Ordering::Relaxed);
             while seen != 0 {
                 let bit = seen & seen.wrapping_neg();
+                step();
+                if broken::is(Hazard::IdTakenBlindly) {
+                    word.store(seen & !bit, Ordering::Relaxed);
+                    return Some((index * BITS) as u32 + bit.trailing_zeros());
+                }
                 // Who gave it back had done with it: what it did comes before.
                 let before = word.fetch_and(!bit, Ordering::Acquire);
                 if before & bit != 0 {
@@ -86,6 +92,40 @@ mod tests {
     }
 }
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod interrupted {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::inject::interrupted_at;
+
+    /// A-XEN-01: an interrupt handler takes one in the middle of taking one.
+    fn taken_in_the_middle_of_taking() {
+        let mut struck = 0;
+        for k in 0..20 {
+            let refs = Rc::new(Refs::<2>::new());
+            (8..40).for_each(|reference| refs.give(reference));
+            let (other, theirs) = (Rc::clone(&refs), Rc::new(core::cell::Cell::new(None)));
+            let kept = Rc::clone(&theirs);
+            let mut ours = None;
+            struck += u32::from(interrupted_at(k, move || kept.set(other.take()), || ours = refs.take()));
+            assert!(ours.is_some() && ours != theirs.get(), "a reference was handed out twice");
+        }
+        assert!(struck > 0, "no interrupt struck");
+    }
+
+    #[test]
+    fn a_xen_01_a_reference_taken_in_the_middle_of_taking_one() {
+        taken_in_the_middle_of_taking();
+    }
+
+    #[test]
+    #[should_panic(expected = "handed out twice")]
+    fn a_xen_01_a_reference_taken_in_the_middle_of_taking_one_control() {
+        broken::with(Hazard::IdTakenBlindly, taken_in_the_middle_of_taking);
+    }
+}
+
 #[cfg(all(test, loom))]
 mod models {
     use loom::sync::Arc;
@@ -93,9 +133,7 @@ mod models {
 
     use super::*;
 
-    /// Two processors take and give back; one reference is never with both.
-    #[test]
-    fn a_reference_is_with_one_at_a_time() {
+    fn two_processors() {
         loom::model(|| {
             let refs = Arc::new(Refs::<1>::new());
             let holders = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
@@ -114,5 +152,17 @@ mod models {
             work(&refs, &holders);
             other.join().unwrap();
         });
+    }
+
+    /// Two processors take and give back; one reference is never with both.
+    #[test]
+    fn loom_a_xen_01_a_reference_is_with_one_at_a_time() {
+        two_processors();
+    }
+
+    #[test]
+    #[should_panic(expected = "held twice")]
+    fn loom_a_xen_01_a_reference_is_with_one_at_a_time_control() {
+        broken::with(Hazard::IdTakenBlindly, two_processors);
     }
 }
