@@ -13,6 +13,18 @@
 
 extern crate alloc;
 
+#[cfg(test)]
+extern crate self as undercroft_xen;
+
 pub mod blk;
 pub mod bus;
+mod defect;
 pub mod store;
+
+#[cfg(test)]
+mod tests;
+
+/// What the guest allocates in a hard interrupt or under a spinlock ends the program.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();

@@ -220,7 +220,11 @@ fn run_on<R>(machine: Rc<dyn Machine>, system: Owner, f: impl FnOnce(&Task) -> R
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
-            CURRENT.with(|current| current.borrow_mut().take());
+            let left = CURRENT.with(|current| current.borrow_mut().take());
+            if std::thread::panicking() {
+                // Tasks that a guest which panicked has left would reach for their machine: a second panic ends the program.
+                core::mem::forget(left);
+            }
         }
     }
     CURRENT.with(|current| {

@@ -7,7 +7,6 @@ use undercroft_hal::Task;
 use undercroft_hosts::virtio::Order;
 use undercroft_hosts::xen::{Fault, Knobs, VbdSettings};
 use undercroft_hosts::{Config, Random, Schedule, Script};
-use undercroft_timer::timers;
 
 use super::rig::*;
 
@@ -120,7 +119,6 @@ fn a_xblk_03_x11_multiples_of_the_limit_with_the_ring_full() {
             let settings = VbdSettings { indirect, ring_order: Some(order), ..VbdSettings::default() };
             let rig = rig(1, Schedule::RANDOM, seed, settings);
             rig.disk(|task, disk| {
-                timers::start_service(task);
                 let limit = disk.info().limits.max_transfer_bytes / 512;
                 let queue = BlockQueue::new(disk.clone(), QueueConfig::default());
                 let sink = Sink::new();

@@ -13,6 +13,7 @@ use undercroft_hal::{Task, cpu};
 pub use undercroft_hosts::rig::{Done, Sink, buffer, bytes, one, read, says, write};
 use undercroft_hosts::xen::{Counts, Event, Knobs, Plugged, Settings, VbdSettings, Xen};
 use undercroft_hosts::{Config, Disk, Handle, Machine, Schedule};
+use undercroft_timer::timers;
 use undercroft_xen::blk::{Config as Wishes, ConnectError, XenDisk};
 use undercroft_xen::store::Store;
 
@@ -65,6 +66,7 @@ impl Rig {
     /// Runs `f` with the hypervisor's interface and xenstore.
     pub fn bare<R>(&self, f: impl FnOnce(&Task, &Arc<Domain>, &Arc<Store>) -> R) -> R {
         self.machine.run(|task| {
+            timers::start_service(task);
             let domain = Arc::new(Domain::start(task, Arc::new(ThisMachine)).expect("the interface starts"));
             let store = Store::connect(task, &domain).expect("xenstore is there");
             let result = f(task, &domain, &store);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use undercroft_hal::hosted::ThisMachine;
+use undercroft_hal::xen::Domain;
 use undercroft_hosts::xen::{Event, Knobs, Plugged, Settings, StoreFault, VbdSettings, Xen};
 use undercroft_hosts::{Config, Machine, Schedule, Script};
 use undercroft_xen::store::{Store, StoreError, Transaction};
@@ -38,8 +40,8 @@ fn lists_longer_than_a_message() {
         let names: Vec<String> = (0..800).map(|at| format!("name-{at:05}")).collect();
         host.with(|plugged| names.iter().for_each(|name| plugged.host.write(&format!("data/{name}"), 1)));
         machine.run(|task| {
-            let domain = undercroft_hal::xen::Domain::start(task, Arc::new(undercroft_hal::hosted::ThisMachine));
-            let store = Store::connect(task, &domain.unwrap()).unwrap();
+            let domain = Domain::start(task, Arc::new(ThisMachine)).unwrap();
+            let store = Store::connect(task, &domain).unwrap();
             assert!(store.list(task, NONE, "data").unwrap() == names);
             settle(task);
         });
@@ -72,7 +74,7 @@ fn watches_tell_of_what_is_below_them_and_end() {
     rig.domain(|task, _, store| {
         let count = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&count);
-        let watch = store.watch(task, "data", 0, move || drop(counted.fetch_add(1, Ordering::SeqCst))).unwrap();
+        let watch = store.watch(task, "data", 0, move || _ = counted.fetch_add(1, Ordering::SeqCst)).unwrap();
         task.wait_until(|| count.load(Ordering::SeqCst) > 0);
         for path in ["data", "data/a", "data/a/b"] {
             settle(task);

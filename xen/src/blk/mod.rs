@@ -11,7 +11,7 @@ mod disk;
 mod error;
 mod pool;
 mod queue;
-mod ring;
+pub(crate) mod ring;
 mod shape;
 pub mod wire;
 

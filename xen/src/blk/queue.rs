@@ -18,6 +18,7 @@ use super::pool::{Free, Granted, Lent};
 use super::ring::Ring;
 use super::shape::Shape;
 use super::wire::{DIRECT_SEGMENTS, Discard, Indirect, Operation, Response, SECTOR, Segment, Status, Transfer};
+use crate::defect::{self, Defect};
 
 /// Responses taken in one turn of the bottom half.
 const BATCH: usize = 64;
@@ -128,7 +129,7 @@ impl Queue {
                     lent
                 }
                 None => {
-                    state.starved = true;
+                    state.starved = !defect::is(Defect::ForgetsRefusal);
                     return Err(refuse(request, Refusal::Full));
                 }
             }
@@ -266,6 +267,7 @@ impl Queue {
             copy::from_pages(&self.pages, &lent, request.data_mut());
         }
         self.state.lock().free.take_back(&lent);
+        let _held = defect::is(Defect::CompletesUnderLock).then(|| self.state.lock());
         request.finish(cx, result);
     }
 
@@ -286,13 +288,19 @@ impl Queue {
 
 /// The request that a response is to.
 fn claim(state: &mut State, response: &Response) -> Result<Flight, Breach> {
-    let tag = Tag::from_bits(response.id);
+    let mut tag = Tag::from_bits(response.id);
+    if defect::is(Defect::TrustsSlot) {
+        tag = state.flights.tag_at(tag.index()).unwrap_or(tag);
+    }
+    if defect::is(Defect::AllocatesUnderLock) {
+        drop(core::hint::black_box(Box::new(tag)));
+    }
     let flight = state.flights.get(tag).ok_or(Breach::Unknown(response.id))?;
     let lent = &flight.lent;
     let said = Operation(response.operation);
     // Hosts answer an indirect request with what it was, or as what it came.
     let is_indirect = lent.len() > DIRECT_SEGMENTS && said == Operation::INDIRECT;
-    if said != flight.operation && !is_indirect {
+    if said != flight.operation && !is_indirect && !defect::is(Defect::IgnoresOperation) {
         return Err(Breach::Operation(response.operation));
     }
     state.flights.remove(tag).ok_or(Breach::Unknown(response.id))

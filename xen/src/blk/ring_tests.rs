@@ -38,7 +38,7 @@ fn x11_indices_run_past_their_end() {
     Cpus::new(1).run(0, |_| {
         let shared = memory();
         let host = std::sync::Arc::new(*shared);
-        let mut ring = Ring::aged(std::sync::Arc::clone(&host), u32::MAX - 40);
+        let mut ring = Ring::new(std::sync::Arc::clone(&host)).begin_at(u32::MAX - 40);
         let entries = ring.entries();
         assert_eq!(entries, 32);
         let mut next = 0;
