@@ -19,6 +19,7 @@ use undercroft_hal::{Instant, Task, cpu, executor};
 use undercroft_image::disks::MmioWindow;
 use undercroft_image::heaps::{Baseline, Memory};
 use undercroft_image::monitor::{Came, Port};
+use undercroft_image::options::Options;
 use undercroft_image::run::{self, Machine};
 use undercroft_image::xen::Xen;
 use undercroft_image::{Report, options};
@@ -47,7 +48,7 @@ fn main(task: &Task) -> Exit {
             line: IrqLine { number: device.interrupt, level: false, low: false },
         })
         .collect();
-    let xen = xen(task, &report);
+    let xen = xen(task, &parsed.0, &report);
     let name = format!("{} ({}{LeftOut})", machine::hypervisor(), machine::firmware());
     let machine = Machine {
         name: &name,
@@ -63,7 +64,11 @@ fn main(task: &Task) -> Exit {
     };
     let held = run::run(task, &machine, &parsed, entry, &report);
     watchdog::stop();
-    if held { Exit::Success } else { Exit::Failure }
+    match held {
+        false => Exit::Failure,
+        true if xen.as_ref().is_some_and(Xen::restarts) => Exit::Restart,
+        true => Exit::Success,
+    }
 }
 
 /// Tasks of one CPU at once, for which there is room from the beginning.
@@ -94,7 +99,7 @@ fn keep_reserve(report: &Report) {
 }
 
 /// Xen's interface, where there is one.
-fn xen(task: &Task, report: &Report) -> Option<Xen> {
+fn xen(task: &Task, options: &Options, report: &Report) -> Option<Xen> {
     let domain = match undercroft_hal::x86_64::xen::start(task) {
         Ok(domain) => domain,
         Err(StartError::Unsupported) => return None,
@@ -103,7 +108,7 @@ fn xen(task: &Task, report: &Report) -> Option<Xen> {
             return None;
         }
     };
-    Xen::new(task, domain).inspect_err(|error| report.problem(&format_args!("Xen: {error}"), None)).ok()
+    Xen::new(task, domain, options.rings).inspect_err(|error| report.problem(&format_args!("Xen: {error}"), None)).ok()
 }
 
 fn listen(task: &Task, xen: Option<&Xen>, came: Came) -> Option<Box<dyn Any>> {

@@ -4,6 +4,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use undercroft_xen::blk::Config;
+
 /// Which phases run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
@@ -68,6 +70,8 @@ pub struct Options {
     pub cached: Vec<String>,
     /// Milliseconds that a request may take, and each rung of the recovery ladder, if not the defaults.
     pub deadline_ms: Option<u64>,
+    /// What is asked of Xen's backends: how many rings, and how large.
+    pub rings: Config,
     /// Stay in the monitor after the last phase.
     pub monitor: bool,
     /// The monitor shows what is typed.
@@ -103,6 +107,7 @@ impl Default for Options {
             acks: Acks::Flushed,
             cached: Vec::new(),
             deadline_ms: None,
+            rings: Config::default(),
             monitor: false,
             echo: true,
         }
@@ -184,6 +189,13 @@ fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), &'static s
             ms @ 1..=600_000 => options.deadline_ms = Some(ms),
             _ => return Err("a request may take 1 to 600000 milliseconds"),
         },
+        "rings" => {
+            const WRONG: &str = "it is a number of rings and the power of two of a ring's pages, at most 4";
+            let (queues, order) = value.split_once(',').ok_or(WRONG)?;
+            let queues = u16::try_from(number(queues)?).ok().filter(|&queues| queues > 0).ok_or(WRONG)?;
+            let ring_order = u32::try_from(number(order)?).ok().filter(|&order| order <= 4).ok_or(WRONG)?;
+            options.rings = Config { queues, ring_order };
+        }
         "end" => {
             options.monitor = match value {
                 "poweroff" => false,
@@ -234,7 +246,7 @@ mod tests {
     #[test]
     fn everything_at_once() {
         let line = "console=json workload=verify seed=18446744073709551615 disk=a,ro disk=b,rw,512,4096 files=b,rw,8192,4096 disks=2 \
-                    speed_ms=5 faults_ms=77 arrivals=3 generations=6 acks=early cached=b deadline_ms=400 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
+                    speed_ms=5 faults_ms=77 arrivals=3 generations=6 acks=early cached=b deadline_ms=400 rings=2,4 end=monitor echo=off virtio_mmio.device=512@0xfeb02a00:12";
         let (options, bad) = parse(line);
         assert_eq!(bad, []);
         let disks = alloc::vec![
@@ -257,6 +269,7 @@ mod tests {
                 acks: Acks::Early,
                 cached: alloc::vec!["b".into()],
                 deadline_ms: Some(400),
+                rings: Config { queues: 2, ring_order: 4 },
                 monitor: true,
                 echo: false,
             }
@@ -283,6 +296,9 @@ mod tests {
             "acks=later",
             "cached=",
             "deadline_ms=0",
+            "rings=1",
+            "rings=0,1",
+            "rings=1,5",
             "disks=4294967296",
             "disk=",
             "disk=a",

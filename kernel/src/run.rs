@@ -70,6 +70,7 @@ pub fn run(
         disks::describe(cx, disk, report);
     }
     missing(&disks.list, options, report);
+    let before = machine.xen.map(Xen::counts);
     if options.workload.speed {
         latency::phase(cx, report);
     }
@@ -82,6 +83,9 @@ pub fn run(
     }
     if options.workload.power {
         requests += power::run(cx, &disks.list, options, report);
+    }
+    if let (Some(xen), Some(before)) = (machine.xen, before) {
+        xen.tell(before, report);
     }
     if options.monitor {
         match machine.port {

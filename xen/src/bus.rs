@@ -1,7 +1,6 @@
 //! The states by which the two ends of a device come together and part (`public/io/xenbus.h`), in xenstore.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
@@ -88,43 +87,43 @@ impl News {
 }
 
 /// The other end of a device.
+#[derive(Clone)]
 pub(crate) struct Backend {
     store: Arc<Store>,
     /// Its place in xenstore.
-    pub(crate) path: String,
+    pub(crate) path: Arc<str>,
     pub(crate) news: Arc<News>,
-    watch: Option<Watch>,
 }
 
 impl Backend {
-    /// The end at `path`, whose state and size are watched from now on.
-    pub(crate) fn new(cx: &Task, store: &Arc<Store>, path: String) -> Result<Self, StoreError> {
+    /// The end at `path`, whose state is watched for as long as the second result lives. It says its state again when its size changes.
+    pub(crate) fn new(cx: &Task, store: &Arc<Store>, path: &str) -> Result<(Self, Watch), StoreError> {
         let news = Arc::new(News::new());
         let told = Arc::clone(&news);
         let watch = store.watch(cx, &format!("{path}/state"), cpu::current(), move || told.tell())?;
-        Ok(Self { store: Arc::clone(store), path, news, watch: Some(watch) })
+        Ok((Self { store: Arc::clone(store), path: path.into(), news }, watch))
     }
 
-    /// Waits until its state is one of `wanted`, or `patience` is over. Returns the last one seen.
-    pub(crate) fn wait_for(&self, cx: &Task, wanted: &[State], patience: Duration) -> Result<State, StoreError> {
+    /// Its state.
+    pub(crate) async fn state(&self) -> Result<State, StoreError> {
+        state(&self.store, &self.path).await
+    }
+
+    /// Waits until its state is one of `wanted`, `patience` is over, or there is no point any more. Returns the last one seen. One task at a
+    /// time waits for news.
+    pub(crate) async fn wait_for(
+        &self,
+        wanted: &[State],
+        patience: Duration,
+        is_over: impl Fn() -> bool,
+    ) -> Result<State, StoreError> {
         let deadline = Instant::now() + patience;
-        cx.block_on(async {
-            loop {
-                let state = state(&self.store, &self.path).await?;
-                if wanted.contains(&state) || Instant::now() >= deadline {
-                    return Ok(state);
-                }
-                self.news.wait_until(deadline).await;
+        loop {
+            let state = self.state().await?;
+            if wanted.contains(&state) || Instant::now() >= deadline || is_over() {
+                return Ok(state);
             }
-        })
-    }
-
-    /// Ends the watch.
-    pub(crate) fn unwatch(&mut self, cx: &Task) {
-        if let Some(watch) = self.watch.take()
-            && let Err(error) = watch.end(cx)
-        {
-            log::warn!("{}: the watch was not taken back: {error}", self.path);
+            self.news.wait_until(deadline).await;
         }
     }
 }

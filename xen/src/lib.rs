@@ -2,7 +2,8 @@
 //!
 //! # Layers
 //! `undercroft_hal::xen` is the hypervisor's interface: event channels, grants, shared pages. [`store`] is the data base by which domains
-//! tell each other of their devices, [`bus`] the states by which two ends come together, [`blk`] block devices.
+//! tell each other of their devices, [`bus`] the states by which two ends come together, [`blk`] block devices; [`control`] what is asked of the
+//! domain itself.
 //!
 //! # The other domain
 //! is an adversary with a written contract: whatever it says is read once, checked, and answered with a typed error; nothing it says makes
@@ -18,6 +19,7 @@ extern crate self as undercroft_xen;
 
 pub mod blk;
 pub mod bus;
+pub mod control;
 mod defect;
 pub mod store;
 

@@ -338,6 +338,8 @@ pub struct FuzzRunOptions {
 pub enum BenchWith {
     /// Debian's Linux with O_DIRECT and native asynchronous I/O, in the same QEMU
     Linux(BenchLinuxOptions),
+    /// Debian's Linux with O_DIRECT and native asynchronous I/O, as a domain beside ours under the same Xen
+    Xen(BenchXenOptions),
     /// The bottom-half queue beside crossbeam's queues, on this machine
     Bhqueue(BenchRatiosOptions),
     /// The locked heap beside talc behind a spin mutex, on this machine
@@ -363,6 +365,22 @@ pub struct BenchRatiosOptions {
     #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,
     /// JSON Lines on standard output, the verdicts on standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BenchXenOptions {
+    /// Alternating rounds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// The host processor QEMU is pinned to
+    #[arg(long, default_value_t = 0)]
+    pub host_cpu: u32,
+    /// Milliseconds that each side spends on each row
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub speed_ms: u32,
+    /// JSON Lines on standard output, text for people on standard error
     #[arg(long)]
     pub json: bool,
 }

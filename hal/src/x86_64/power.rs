@@ -21,12 +21,14 @@ pub enum Exit {
     Failure,
     /// A panic, an exception or the watchdog.
     Panic,
+    /// All held, and the machine is to start again.
+    Restart,
 }
 
 impl Exit {
     fn value(self) -> u32 {
         match self {
-            Self::Success => 0x10,
+            Self::Success | Self::Restart => 0x10,
             Self::Failure => 0x11,
             Self::Panic => 0x12,
         }
@@ -110,16 +112,18 @@ pub(super) fn init(tables: &Tables) {
 }
 
 /// Sends what the console still holds, tells the exit value where there is a port for it, and powers the machine off; a
-/// machine that cannot be powered off is reset, and one that cannot even be reset stays halted.
+/// machine that cannot be powered off, or is to start again, is reset, and one that cannot even be reset stays halted.
 pub fn off(exit: Exit) -> ! {
     registers::interrupts_disable();
     console::flush();
-    xen::shut_down(exit == Exit::Panic);
-    port::write32(DEBUG_EXIT, exit.value());
-    PM1A.write(true);
-    PM1B.write(true);
-    SLEEP.write(false);
-    pause();
+    xen::shut_down(exit);
+    if exit != Exit::Restart {
+        port::write32(DEBUG_EXIT, exit.value());
+        PM1A.write(true);
+        PM1B.write(true);
+        SLEEP.write(false);
+        pause();
+    }
     RESET.write(false);
     pause();
     // The keyboard controller's reset line.

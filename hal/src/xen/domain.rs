@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -67,7 +67,6 @@ pub(super) struct Inner {
     /// What Xen answered a CPU that could not be set up, as it is there; zero if none.
     refused: AtomicU64,
     pub(super) grants: Grants,
-    pub(super) in_use: AtomicBool,
     pub(super) notifications: AtomicU64,
 }
 
@@ -140,7 +139,6 @@ impl Domain {
             vectors: (0..cpus).map(|_| AtomicU32::new(0)).collect(),
             refused: AtomicU64::new(0),
             grants,
-            in_use: AtomicBool::new(true),
             notifications: AtomicU64::new(0),
             hypervisor,
         });
@@ -199,11 +197,5 @@ impl Domain {
         let mut argument = Parameter { domain: MYSELF, _pad: 0, index, value: 0 };
         self.inner.call(wire::call::HVM, hvm::GET_PARAMETER, &mut argument)?;
         Ok(argument.value)
-    }
-}
-
-impl Drop for Domain {
-    fn drop(&mut self) {
-        self.inner.in_use.store(false, Ordering::Release);
     }
 }

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 
 use super::domain::{Domain, Inner};
-use super::wire::{self, AllocateUnbound, BindVcpu, BindVirq, MYSELF, Port, event, shared};
+use super::wire::{self, AllocateUnbound, BindVcpu, MYSELF, Port, event, shared};
 use super::{DomainId, Errno};
 use crate::atomic::step;
 use crate::broken::{self, Hazard};
@@ -132,8 +132,7 @@ pub struct EventChannel {
     inner: Arc<Inner>,
     port: u32,
     cpu: usize,
-    /// `None` only while it is taken apart.
-    work: Option<Arc<BottomHalfWork>>,
+    work: Arc<BottomHalfWork>,
     is_ours: bool,
 }
 
@@ -158,24 +157,7 @@ impl EventChannel {
     ) -> Result<Self, Errno> {
         let mut argument = AllocateUnbound { domain: MYSELF, remote: remote.0, port: 0 };
         domain.inner.call(wire::call::EVENT_CHANNEL, event::ALLOCATE_UNBOUND, &mut argument)?;
-        Self::with(domain, argument.port, cpu, true, true, handler)
-    }
-
-    /// The end of a virtual interrupt of `cpu`, as [`EventChannel::open`].
-    ///
-    /// # Errors
-    /// As [`EventChannel::open`].
-    pub fn virtual_interrupt(
-        _cx: &Task,
-        domain: &Domain,
-        number: u32,
-        cpu: usize,
-        handler: impl Fn(&BottomHalf, &Notifier) -> Turn + Send + Sync + 'static,
-    ) -> Result<Self, Errno> {
-        let vcpu = domain.inner.vcpus.get(cpu).ok_or(NO_SPACE)?.load(Ordering::Relaxed);
-        let mut argument = BindVirq { virq: number, vcpu, port: 0 };
-        domain.inner.call(wire::call::EVENT_CHANNEL, event::BIND_VIRQ, &mut argument)?;
-        Self::with(domain, argument.port, cpu, true, false, handler)
+        Self::with(domain, argument.port, cpu, true, handler)
     }
 
     /// An end that the tool stack has made, as [`EventChannel::open`]. It is not closed in the end.
@@ -189,7 +171,7 @@ impl EventChannel {
         cpu: usize,
         handler: impl Fn(&BottomHalf, &Notifier) -> Turn + Send + Sync + 'static,
     ) -> Result<Self, Errno> {
-        Self::with(domain, port, cpu, false, true, handler)
+        Self::with(domain, port, cpu, false, handler)
     }
 
     fn with(
@@ -197,18 +179,15 @@ impl EventChannel {
         port: u32,
         cpu: usize,
         is_ours: bool,
-        moves: bool,
         handler: impl Fn(&BottomHalf, &Notifier) -> Turn + Send + Sync + 'static,
     ) -> Result<Self, Errno> {
         let inner = &domain.inner;
         let notifier = Notifier { inner: Arc::clone(inner), port };
         let work = Arc::new(BottomHalfWork::new(cpu, move |cx| handler(cx, &notifier)));
         // From here on it is closed whatever fails.
-        let this = Self { inner: Arc::clone(inner), port, cpu, work: Some(Arc::clone(&work)), is_ours };
-        if moves {
-            let vcpu = inner.vcpus.get(cpu).ok_or(NO_SPACE)?.load(Ordering::Relaxed);
-            inner.call(wire::call::EVENT_CHANNEL, event::BIND_VCPU, &mut BindVcpu { port, vcpu })?;
-        }
+        let this = Self { inner: Arc::clone(inner), port, cpu, work: Arc::clone(&work), is_ours };
+        let vcpu = inner.vcpus.get(cpu).ok_or(NO_SPACE)?.load(Ordering::Relaxed);
+        inner.call(wire::call::EVENT_CHANNEL, event::BIND_VCPU, &mut BindVcpu { port, vcpu })?;
         inner.listen(cpu, port, &work)?;
         inner.call(wire::call::EVENT_CHANNEL, event::UNMASK, &mut Port { port })?;
         Ok(this)
@@ -234,18 +213,7 @@ impl EventChannel {
 
     /// Has the handler run as if a notification had come. Any context.
     pub fn schedule(&self) {
-        if let Some(work) = &self.work {
-            work.schedule();
-        }
-    }
-
-    /// Closes it, and waits until the handler runs nowhere.
-    pub fn close(mut self, cx: &Task) {
-        let work = self.work.take();
-        drop(self);
-        if let Some(work) = work.and_then(Arc::into_inner) {
-            work.remove(cx);
-        }
+        self.work.schedule();
     }
 }
 

@@ -165,6 +165,24 @@ impl Domain {
         Ok(())
     }
 
+    /// Takes a grant back and makes it again, of the same frame and with the same number: what the other domain had mapped by it is gone, and a
+    /// successor that is told the number may map it. Any context.
+    ///
+    /// # Errors
+    /// [`InUse`] while the other domain uses the frame: the grant stays as it is.
+    pub fn renew(&self, grant: &Grant, domain: DomainId, frame: u64, access: Access) -> Result<(), InUse> {
+        let grants = &self.inner.grants;
+        // It was made of this frame, whose number has 32 bits.
+        let Ok(frame) = u32::try_from(frame) else { return Err(InUse) };
+        if !grants.clear(grant.0) && !broken::is(Hazard::RevokedInUse) {
+            return Err(InUse);
+        }
+        grants.set(grant.0, domain, frame, access);
+        grants.revoked.fetch_add(1, Ordering::Relaxed);
+        grants.granted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Grows the table by 512 grants.
     ///
     /// # Errors

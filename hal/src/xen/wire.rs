@@ -15,7 +15,6 @@ pub const MYSELF: u16 = 0x7FF0;
 
 /// Commands of `event_channel_op` (`public/event_channel.h`).
 pub mod event {
-    pub const BIND_VIRQ: u32 = 1;
     pub const CLOSE: u32 = 3;
     pub const SEND: u32 = 4;
     pub const ALLOCATE_UNBOUND: u32 = 6;
@@ -28,14 +27,6 @@ pub mod event {
 pub struct AllocateUnbound {
     pub domain: u16,
     pub remote: u16,
-    pub port: u32,
-}
-
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct BindVirq {
-    pub virq: u32,
-    pub vcpu: u32,
     pub port: u32,
 }
 

@@ -30,6 +30,7 @@ use crate::hotplug::Hotplug;
 use crate::options::Options;
 use crate::report::Report;
 use crate::run::Machine;
+use crate::xen::Vbds;
 pub use editor::{Editor, Effect, LINE, Line};
 use terminal::Terminal;
 pub use terminal::{Came, Port};
@@ -41,6 +42,7 @@ pub(crate) struct Session<'a> {
     pub(crate) machine: &'a Machine<'a>,
     pub(crate) disks: &'a [Disk],
     pub(crate) pages: &'a Pages,
+    pub(crate) vbds: Option<&'a Vbds>,
     pub(crate) options: &'a Options,
     pub(crate) report: &'a Report,
 }
@@ -177,6 +179,12 @@ const COMMANDS: &[Command] = &[
         what: "start, stop, move, drain, close callouts on all CPUs; look for races",
         run: callouts::stress,
     },
+    Command {
+        name: "xen",
+        takes: "",
+        what: "what was asked of Xen, and what became of its disks' connections",
+        run: status::xen,
+    },
     Command { name: "heaps", takes: "", what: "what the heaps hold", run: status::heaps },
     Command { name: "cpus", takes: "", what: "list the CPUs and the interrupts they took", run: status::cpus },
     Command { name: "irq", takes: "", what: "interrupt handlers, unclaimed interrupts, storms", run: status::irq },
@@ -204,9 +212,28 @@ pub(crate) fn serve(
             // Whoever reads this line by line can tell it from an answer.
             (port.print)(format_args!("\n-- news --\n"));
             hotplug.act(cx, disks, report);
-            continue;
+            if !disks.vbds.as_ref().is_some_and(|vbds| vbds.must_end(cx, report)) {
+                continue;
+            }
+            return loads::stop_all(&Session {
+                cx,
+                machine,
+                disks: &disks.list,
+                pages: &disks.pages,
+                vbds: disks.vbds.as_ref(),
+                options,
+                report,
+            });
         };
-        let session = Session { cx, machine, disks: &disks.list, pages: &disks.pages, options, report };
+        let session = Session {
+            cx,
+            machine,
+            disks: &disks.list,
+            pages: &disks.pages,
+            vbds: disks.vbds.as_ref(),
+            options,
+            report,
+        };
         let outcome = match line.bytes().map(core::str::from_utf8) {
             None => Err(Bad::TooLong(LINE)),
             Some(Err(_)) => Err(Bad::NotText),

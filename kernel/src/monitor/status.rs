@@ -106,3 +106,12 @@ pub(super) fn irq<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(),
     }
     Ok(())
 }
+
+pub(super) fn xen<'w>(session: &Session<'_>, mut words: Words<'w>) -> Result<(), Bad<'w>> {
+    words.end()?;
+    match session.vbds {
+        Some(vbds) => vbds.show(session.report),
+        None => session.say(format_args!("this is no domain of Xen")),
+    }
+    Ok(())
+}

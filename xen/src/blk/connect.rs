@@ -56,7 +56,7 @@ pub(crate) fn device(cx: &Task, store: &Store, number: &str) -> Result<Device, C
     };
     let device = count("virtual-device").or_else(|_| number.parse().map_err(|_| ConnectError::Bad("its number", 0)))?;
     let backend_path = text("backend")?;
-    if !is_online(cx, store, &backend_path)? {
+    if !cx.block_on(is_online(store, &backend_path))? {
         return Err(ConnectError::Leaving);
     }
     Ok(Device {
@@ -71,9 +71,9 @@ pub(crate) fn device(cx: &Task, store: &Store, number: &str) -> Result<Device, C
 }
 
 /// Whether the tool stack wants the device to be there.
-pub(crate) fn is_online(cx: &Task, store: &Store, backend: &str) -> Result<bool, ConnectError> {
+pub(crate) async fn is_online(store: &Store, backend: &str) -> Result<bool, ConnectError> {
     let path = format!("{backend}/online");
-    Ok(at(&path, store.read_number_or(cx, &path, 1))? != 0)
+    Ok(at(&path, store.number_or(&path, 1).await)? != 0)
 }
 
 /// The name of a device by its number (`docs/man/xen-vbd-interface.7`).
@@ -103,10 +103,10 @@ fn name(number: u64) -> String {
     }
 }
 
-/// Waits for the other end to be ready for our rings.
-pub(crate) fn wait_ready(cx: &Task, backend: &Backend) -> Result<(), ConnectError> {
+/// Waits for the other end to be ready for our rings, or until `is_over`.
+pub(crate) async fn wait_ready(backend: &Backend, is_over: impl Fn() -> bool) -> Result<(), ConnectError> {
     let ready = [State::INIT_WAIT, State::INITIALISED, State::CONNECTED];
-    let state = at(&backend.path, backend.wait_for(cx, &ready, PATIENCE))?;
+    let state = at(&backend.path, backend.wait_for(&ready, PATIENCE, is_over).await)?;
     if ready.contains(&state) { Ok(()) } else { Err(ConnectError::Gone(state.0)) }
 }
 
@@ -133,20 +133,17 @@ pub(crate) struct Agreed {
     pub(crate) order: u32,
 }
 
-/// Reads what the other end can do before it knows of us.
-pub(crate) fn agree(
-    cx: &Task,
+/// Reads what the other end can do before it knows of us, and takes of that what we want: as many queues as `cpus` at most.
+pub(crate) async fn agree(
     store: &Store,
     backend: &str,
     (config, cpus): (Config, usize),
 ) -> Result<Agreed, ConnectError> {
-    let number = |name: &str, otherwise: u64| {
-        let path = format!("{backend}/{name}");
-        at(&path, store.read_number_or(cx, &path, otherwise))
-    };
-    let queues =
-        number("multi-queue-max-queues", 1)?.clamp(1, cpus.min(usize::from(config.queues)).clamp(1, 64) as u64);
-    let order = number("max-ring-page-order", 0)?.min(u64::from(config.ring_order.min(MOST_ORDER)));
+    let path = format!("{backend}/multi-queue-max-queues");
+    let most = cpus.min(usize::from(config.queues)).clamp(1, 64) as u64;
+    let queues = at(&path, store.number_or(&path, 1).await)?.clamp(1, most);
+    let path = format!("{backend}/max-ring-page-order");
+    let order = at(&path, store.number_or(&path, 0).await)?.min(u64::from(config.ring_order.min(MOST_ORDER)));
     Ok(Agreed { queues: queues as u16, order: order as u32 })
 }
 
@@ -157,7 +154,7 @@ pub(crate) fn new_ring(
     other: DomainId,
     order: u32,
 ) -> Result<(Ring<Granted>, Vec<u32>), ConnectError> {
-    let memory = Granted::new(cx, domain, other, 1 << order)?;
+    let memory = Granted::new(Some(cx), domain, other, 1 << order)?;
     let references = memory.references().collect();
     Ok((Ring::new(memory), references))
 }
@@ -172,85 +169,89 @@ pub(crate) fn new_pool(
     /// 2 MiB.
     const MOST: usize = 512;
     let wanted = (entries as usize * MOST_PAGES).clamp(MOST_PAGES, MOST);
-    (0..wanted).map(|_| Granted::new(cx, domain, other, 1)).collect()
+    (0..wanted).map(|_| Granted::new(Some(cx), domain, other, 1)).collect()
 }
 
-/// Tells the other end of our rings, each by its references and its event channel.
-pub(crate) fn tell(
-    cx: &Task,
+/// Tells the other end of our rings, each by its references and its event channel. It looks when the state changes, which comes last.
+pub(crate) async fn tell(
     store: &Store,
-    device: &Device,
+    device: &str,
     rings: &[(Vec<u32>, u32)],
     agreed: Agreed,
 ) -> Result<(), ConnectError> {
-    let path = &device.path;
-    let result = store.transaction(cx, |tx| {
-        let write = |name: &str, value: &dyn core::fmt::Display| store.write(cx, tx, &format!("{path}/{name}"), value);
-        for (index, (references, port)) in rings.iter().enumerate() {
-            // One queue's are where there was one only.
-            let place = if rings.len() == 1 { String::new() } else { format!("queue-{index}/") };
-            match references.as_slice() {
-                [one] => write(&format!("{place}ring-ref"), one)?,
-                several => {
-                    for (at, reference) in several.iter().enumerate() {
-                        write(&format!("{place}ring-ref{at}"), reference)?;
-                    }
+    let mut values: Vec<(String, String)> = Vec::new();
+    let mut add = |name: String, value: u64| values.push((name, value.to_string()));
+    for (index, (references, port)) in rings.iter().enumerate() {
+        // One queue's are where there was one only.
+        let place = if rings.len() == 1 { String::new() } else { format!("queue-{index}/") };
+        match references.as_slice() {
+            [one] => add(format!("{place}ring-ref"), u64::from(*one)),
+            several => {
+                for (at, reference) in several.iter().enumerate() {
+                    add(format!("{place}ring-ref{at}"), u64::from(*reference));
                 }
             }
-            write(&format!("{place}event-channel"), port)?;
         }
-        if rings.len() > 1 {
-            write("multi-queue-num-queues", &rings.len())?;
-        }
-        if agreed.order > 0 {
-            write("ring-page-order", &agreed.order)?;
-        }
-        write("protocol", &"x86_64-abi")?;
-        // Our grants outlive requests: a host that keeps them mapped saves itself work.
-        write("feature-persistent", &1)?;
-        write("state", &State::INITIALISED.0)
-    });
-    at(path, result)
+        add(format!("{place}event-channel"), u64::from(*port));
+    }
+    if rings.len() > 1 {
+        add("multi-queue-num-queues".into(), rings.len() as u64);
+    }
+    if agreed.order > 0 {
+        add("ring-page-order".into(), u64::from(agreed.order));
+    }
+    // Our grants outlive requests: a host that keeps them mapped saves itself work.
+    add("feature-persistent".into(), 1);
+    values.push(("protocol".into(), "x86_64-abi".into()));
+    for (name, value) in values {
+        let path = format!("{device}/{name}");
+        at(&path, store.set(&path, &value).await)?;
+    }
+    set_state(store, device, State::INITIALISED).await
 }
 
 /// Waits until the other end has taken our rings, and reads what it then says of the disk.
-pub(crate) fn wait_connected(cx: &Task, store: &Store, backend: &Backend) -> Result<Told, ConnectError> {
+pub(crate) async fn wait_connected(
+    store: &Store,
+    backend: &Backend,
+    is_over: impl Fn() -> bool,
+) -> Result<Told, ConnectError> {
     // On the way there it may be in any state but those of the end.
     let wanted = [State::CONNECTED, State::CLOSING, State::CLOSED];
-    let state = at(&backend.path, backend.wait_for(cx, &wanted, PATIENCE))?;
+    let state = at(&backend.path, backend.wait_for(&wanted, PATIENCE, is_over).await)?;
     if state != State::CONNECTED {
         return Err(ConnectError::Gone(state.0));
     }
-    told(cx, store, &backend.path)
+    told(store, &backend.path).await
 }
 
 /// Reads what a connected end says of the disk.
-pub(crate) fn told(cx: &Task, store: &Store, backend: &str) -> Result<Told, ConnectError> {
-    let number = |name: &str, otherwise: Option<u64>| {
+async fn told(store: &Store, backend: &str) -> Result<Told, ConnectError> {
+    let number = async |name: &str, otherwise: Option<u64>| {
         let path = format!("{backend}/{name}");
         let result = match otherwise {
-            Some(otherwise) => store.read_number_or(cx, &path, otherwise),
-            None => store.read_number(cx, Transaction::NONE, &path),
+            Some(otherwise) => store.number_or(&path, otherwise).await,
+            None => store.number(&path).await,
         };
         at(&path, result)
     };
-    let sector_size = number("sector-size", Some(512))?;
+    let sector_size = number("sector-size", Some(512)).await?;
     Ok(Told {
-        sectors: number("sectors", None)?,
+        sectors: number("sectors", None).await?,
         sector_size,
-        physical_sector_size: number("physical-sector-size", Some(sector_size))?,
-        info: number("info", Some(0))?,
-        flush: number("feature-flush-cache", Some(0))? != 0,
-        barrier: number("feature-barrier", Some(0))? != 0,
-        discard: number("feature-discard", Some(0))? != 0,
-        indirect_segments: number("feature-max-indirect-segments", Some(0))?,
+        physical_sector_size: number("physical-sector-size", Some(sector_size)).await?,
+        info: number("info", Some(0)).await?,
+        flush: number("feature-flush-cache", Some(0)).await? != 0,
+        barrier: number("feature-barrier", Some(0)).await? != 0,
+        discard: number("feature-discard", Some(0)).await? != 0,
+        indirect_segments: number("feature-max-indirect-segments", Some(0)).await?,
     })
 }
 
 /// Says what state our end is in.
-pub(crate) fn set_state(cx: &Task, store: &Store, device: &str, state: State) -> Result<(), ConnectError> {
+pub(crate) async fn set_state(store: &Store, device: &str, state: State) -> Result<(), ConnectError> {
     let path = format!("{device}/state");
-    at(&path, store.write(cx, Transaction::NONE, &path, state.0.to_string()))
+    at(&path, store.set(&path, &state.0.to_string()).await)
 }
 
 /// Which queue the calling CPU uses.
@@ -258,16 +259,29 @@ pub(crate) fn queue_here(queues: usize) -> usize {
     cpu::current() % queues.max(1)
 }
 
-/// Waits for the other end to want to end, too.
-pub(crate) fn wait_closing(cx: &Task, backend: &Backend) -> bool {
+/// Ends the connection from our side. Returns the state that the other end is in then, which has let go if that is CLOSED, or UNKNOWN: it is
+/// gone altogether.
+pub(crate) async fn part(
+    store: &Store,
+    device: &str,
+    backend: &Backend,
+    is_over: impl Fn() -> bool,
+) -> Result<State, ConnectError> {
+    let gone = [State::CLOSED, State::UNKNOWN, State::INITIALISING];
+    // The other end follows: first it wants to end, and when we have ended, it lets go and has ended, too.
+    set_state(store, device, State::CLOSING).await?;
     let going = [State::CLOSING, State::CLOSED, State::UNKNOWN, State::INITIALISING];
-    backend.wait_for(cx, &going, PATIENCE).is_ok_and(|state| going.contains(&state))
+    let state = at(&backend.path, backend.wait_for(&going, PATIENCE, &is_over).await)?;
+    if !going.contains(&state) {
+        return Ok(state);
+    }
+    set_state(store, device, State::CLOSED).await?;
+    at(&backend.path, backend.wait_for(&gone, PATIENCE, is_over).await)
 }
 
-/// Waits for the other end to have let go.
-pub(crate) fn wait_closed(cx: &Task, backend: &Backend) -> bool {
-    let gone = [State::CLOSED, State::UNKNOWN, State::INITIALISING];
-    backend.wait_for(cx, &gone, PATIENCE).is_ok_and(|state| gone.contains(&state))
+/// Whether an end in this state has let go of everything.
+pub(crate) fn has_let_go(state: State) -> bool {
+    [State::CLOSED, State::UNKNOWN, State::INITIALISING].contains(&state)
 }
 
 #[cfg(test)]

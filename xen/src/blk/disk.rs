@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use undercroft_block::{BlockDevice, Error, Event, Features, Identity, Info, Refusal, Rejected, Request, Tag, Watcher};
+use undercroft_block::{
+    BlockDevice, Error, Event, Features, Identity, Info, Refusal, Rejected, Request, Reset, Tag, Watcher,
+};
 use undercroft_hal::dma::DmaError;
 use undercroft_hal::executor::JoinHandle;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
@@ -18,9 +20,10 @@ use undercroft_hal::{BottomHalf, Task, cpu, executor};
 
 use super::connect::{self, Config, Device, at};
 use super::error::ConnectError;
+use super::life::{self, Link};
 use super::queue::Queue;
-use super::shape;
-use crate::bus::{self, Backend, News, State};
+use super::shape::{self, Shape};
+use crate::bus::{Backend, News, State};
 use crate::store::{Store, StoreError, Transaction, Watch};
 
 const WATCHER: Rank = Rank::new(34);
@@ -39,15 +42,23 @@ pub struct Counts {
     pub notifications: u64,
     /// Times that it broke the protocol: once, and for good.
     pub breaches: u64,
+    /// Times that it was connected again.
+    pub reconnects: u64,
 }
 
-/// What the queues' bottom halves and the watch share with the disk.
-struct Shared {
-    name: String,
-    /// All but the capacity.
-    fixed: Info,
+/// What the queues' bottom halves and the disk's task share with the disk.
+pub(super) struct Shared {
+    pub(super) name: String,
+    /// All but the capacity, which is that of the beginning.
+    pub(super) fixed: Info,
+    pub(super) shape: Shape,
     capacity: AtomicU64,
-    queues: Box<[Queue]>,
+    pub(super) queues: Box<[Queue]>,
+    /// What waits for the queues' bottom halves.
+    task: Arc<News>,
+    /// A reset was asked for.
+    wish: AtomicBool,
+    pub(super) reconnects: AtomicU64,
     watcher: IrqSpinLock<Option<Arc<dyn Watcher>>>,
     news: AtomicU32,
     is_ended: AtomicBool,
@@ -75,6 +86,9 @@ impl Shared {
             self.breaches.fetch_add(1, Ordering::Relaxed);
             self.end(Error::Broken);
         }
+        if served.drained {
+            self.task.tell();
+        }
         if served.room {
             self.tell(cx, Event::Room);
         }
@@ -95,11 +109,10 @@ impl Shared {
         }
     }
 
-    /// Takes a new size in. Returns whether it is one.
-    fn resize(&self, sectors: Result<u64, StoreError>) -> bool {
-        let shift = (self.fixed.block_size / super::wire::SECTOR).ilog2();
-        let Ok(sectors @ 1..) = sectors else { return false };
-        let blocks = sectors >> shift;
+    /// Takes a new size in, in sectors. Returns whether it is one.
+    pub(super) fn resize(&self, sectors: Option<u64>) -> bool {
+        let Some(sectors @ 1..) = sectors else { return false };
+        let blocks = sectors >> self.shape.shift;
         let is_new = self.capacity.swap(blocks, Ordering::AcqRel) != blocks;
         if is_new {
             self.news.fetch_or(news::RESIZED, Ordering::AcqRel);
@@ -107,8 +120,18 @@ impl Shared {
         is_new
     }
 
+    /// Whether it takes nothing any more.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Acquire)
+    }
+
+    /// Whether a reset was asked for since this was asked.
+    pub(super) fn takes_wish(&self) -> bool {
+        self.wish.swap(false, Ordering::AcqRel)
+    }
+
     /// Takes nothing any more. Whoever calls has the queues served after that. Returns whether this was the first time.
-    fn end(&self, error: Error) -> bool {
+    pub(super) fn end(&self, error: Error) -> bool {
         self.queues.iter().for_each(|queue| queue.end(error));
         let is_first = !self.is_ended.swap(true, Ordering::AcqRel);
         if is_first {
@@ -123,11 +146,9 @@ impl Shared {
 /// [`XenDisk::close`] parts from the other end. Dropped without, what the other end still uses of its memory is lost.
 pub struct XenDisk {
     identity: Identity,
-    device: Device,
-    store: Arc<Store>,
-    shared: Arc<Shared>,
-    channels: Arc<[EventChannel]>,
-    backend: IrqSpinLock<Option<(Backend, JoinHandle<()>)>>,
+    link: Arc<Link>,
+    /// The watch of the other end's state, and the task that it tells. `None`: closed.
+    task: IrqSpinLock<Option<(Watch, JoinHandle<()>)>>,
 }
 
 impl fmt::Debug for XenDisk {
@@ -179,11 +200,12 @@ impl XenDisk {
         if !device.is_disk {
             return Ok(None);
         }
-        connect::set_state(cx, store, &device.path, State::INITIALISING)?;
+        cx.block_on(connect::set_state(store, &device.path, State::INITIALISING))?;
         let path = &device.backend_path;
-        let backend = at(path, Backend::new(cx, store, path.clone()))?;
-        connect::wait_ready(cx, &backend)?;
-        let agreed = connect::agree(cx, store, &backend.path, (config, domain.cpus().min(cpu::count())))?;
+        let (backend, watch) = at(path, Backend::new(cx, store, path))?;
+        cx.block_on(connect::wait_ready(&backend, || false))?;
+        let cpus = domain.cpus().min(cpu::count());
+        let agreed = cx.block_on(connect::agree(store, &backend.path, (config, cpus)))?;
         let mut rings = Vec::new();
         for _ in 0..agreed.queues {
             rings.push(connect::new_ring(cx, domain, device.backend, agreed.order)?);
@@ -204,8 +226,8 @@ impl XenDisk {
             .zip(&channels)
             .map(|((_, references), channel)| (references.clone(), channel.port()))
             .collect();
-        connect::tell(cx, store, &device, &told, agreed)?;
-        let said = connect::wait_connected(cx, store, &backend)?;
+        cx.block_on(connect::tell(store, &device.path, &told, agreed))?;
+        let said = cx.block_on(connect::wait_connected(store, &backend, || false))?;
         let depth = rings.first().map_or(0, |(ring, _)| ring.entries());
         let (fixed, shape) = shape::shape(&said, agreed.queues, depth)?;
         let mut queues = Vec::new();
@@ -217,69 +239,76 @@ impl XenDisk {
             name: device.name.clone(),
             capacity: AtomicU64::new(fixed.capacity),
             fixed,
+            shape,
             queues: queues.into(),
+            task: Arc::clone(&backend.news),
+            wish: AtomicBool::new(false),
+            reconnects: AtomicU64::new(0),
             watcher: IrqSpinLock::new(WATCHER, None),
             news: AtomicU32::new(0),
             is_ended: AtomicBool::new(false),
             breaches: AtomicU64::new(0),
             notifications: AtomicU64::new(0),
         });
-        let channels: Arc<[EventChannel]> = channels.into();
         door.set(&shared);
         channels.iter().for_each(EventChannel::schedule);
-        connect::set_state(cx, store, &device.path, State::CONNECTED)?;
-        let follower = follow(Arc::clone(store), backend.path.clone(), Arc::clone(&backend.news), &shared, &channels);
-        let follower = executor::spawn(cx, follower).map_err(|_| ConnectError::Memory(DmaError::NoMemory))?;
+        cx.block_on(connect::set_state(store, &device.path, State::CONNECTED))?;
         let identity = identity(&device, domain, agreed, depth);
-        Ok(Some(Arc::new(Self {
-            identity,
+        let link = Arc::new(Link {
+            shared,
+            channels: channels.into(),
+            domain: Arc::clone(domain),
             store: Arc::clone(store),
             device,
-            shared,
-            channels,
-            backend: IrqSpinLock::new(WATCHER, Some((backend, follower))),
-        })))
+            backend,
+            agreed,
+        });
+        let task = executor::spawn(cx, life::follow(Arc::clone(&link)));
+        let task = task.map_err(|_| ConnectError::Memory(DmaError::NoMemory))?;
+        Ok(Some(Arc::new(Self { identity, link, task: IrqSpinLock::new(WATCHER, Some((watch, task))) })))
     }
 
     /// Parts from the other end: what is in flight ends with [`Error::Removed`], nothing is taken any more, and the other end is waited for. Returns
-    /// whether it let go of everything; if not, memory is lost when the disk is dropped.
+    /// whether it let go of everything; if not, memory is kept for as long as it does not.
     pub fn close(&self, cx: &Task) -> bool {
-        self.shared.end(Error::Removed);
-        self.channels.iter().for_each(EventChannel::schedule);
-        let taken = self.backend.lock().take();
-        let Some((mut backend, follower)) = taken else { return true };
+        let Link { shared, store, device, backend, .. } = &*self.link;
+        shared.end(Error::Removed);
+        self.link.schedule();
+        let taken = self.task.lock().take();
+        let Some((watch, task)) = taken else { return true };
         // It looks once more, finds the disk ended, and ends.
         backend.news.tell();
-        cx.block_on(follower);
-        let say = |state| connect::set_state(cx, &self.store, &self.device.path, state).is_ok();
-        // The other end follows: first it wants to end, and when we have ended, it lets go and has ended, too.
-        let is_closed = say(State::CLOSING)
-            && connect::wait_closing(cx, &backend)
-            && say(State::CLOSED)
-            && connect::wait_closed(cx, &backend);
-        backend.unwatch(cx);
-        is_closed
+        cx.block_on(task);
+        let state = cx.block_on(connect::part(store, &device.path, backend, || false));
+        if let Err(error) = watch.end(cx) {
+            log::warn!("{}: the watch was not taken back: {error}", shared.name);
+        }
+        state.is_ok_and(connect::has_let_go)
     }
 
     /// Whether the other end is gone, or was closed.
     pub fn is_ended(&self) -> bool {
-        self.shared.is_ended.load(Ordering::Acquire)
+        self.link.shared.is_ended()
     }
 
     /// What happened so far. Any context.
     pub fn counts(&self) -> Counts {
+        let shared = &self.link.shared;
         Counts {
-            notifications: self.shared.notifications.load(Ordering::Relaxed),
-            breaches: self.shared.breaches.load(Ordering::Relaxed),
+            notifications: shared.notifications.load(Ordering::Relaxed),
+            breaches: shared.breaches.load(Ordering::Relaxed),
+            reconnects: shared.reconnects.load(Ordering::Relaxed),
         }
     }
 }
 
 impl Drop for XenDisk {
     fn drop(&mut self) {
-        self.shared.end(Error::Removed);
+        self.link.shared.end(Error::Removed);
+        // Its task ends.
+        self.link.backend.news.tell();
         // What is in flight ends without the disk.
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.link.shared);
         let farewell = BottomHalfWork::new(cpu::current(), move |cx| {
             for index in 0..shared.queues.len() {
                 while shared.serve(cx, index) == Turn::Again {}
@@ -323,70 +352,51 @@ impl Door {
     }
 }
 
-/// Follows the other end's state and the disk's size, until the disk has ended.
-fn follow(
-    store: Arc<Store>,
-    path: String,
-    news: Arc<News>,
-    shared: &Arc<Shared>,
-    channels: &Arc<[EventChannel]>,
-) -> impl Future<Output = ()> + Send + 'static + use<> {
-    let (shared, channels) = (Arc::downgrade(shared), Arc::downgrade(channels));
-    async move {
-        loop {
-            news.wait().await;
-            let state = bus::state(&store, &path).await;
-            let sectors = store.number(&format!("{path}/sectors")).await;
-            // Not held while it waits.
-            let (Some(shared), Some(channels)) = (shared.upgrade(), channels.upgrade()) else { return };
-            if shared.is_ended.load(Ordering::Acquire) {
-                return;
-            }
-            match state {
-                Ok(State::CLOSING | State::CLOSED | State::UNKNOWN) => {
-                    let _ = shared.end(Error::Removed);
-                }
-                Ok(State::CONNECTED) if shared.resize(sectors) => {}
-                _ => continue,
-            }
-            channels.iter().for_each(EventChannel::schedule);
-        }
-    }
-}
-
 impl BlockDevice for XenDisk {
     fn identity(&self) -> &Identity {
         &self.identity
     }
 
     fn info(&self) -> Info {
-        self.shared.info()
+        self.link.shared.info()
     }
 
     fn submit(&self, request: Request) -> Result<Tag, Rejected> {
-        let info = self.shared.info();
+        let shared = &self.link.shared;
+        let info = shared.info();
         if let Err(error) = request.check(&info) {
             return Err(Rejected { request, why: Refusal::Invalid(error) });
         }
-        match self.shared.queues.get(connect::queue_here(self.shared.queues.len())) {
+        match shared.queues.get(connect::queue_here(shared.queues.len())) {
             Some(queue) => queue.submit(request),
             None => Err(Rejected { request, why: Refusal::Gone(Error::Broken) }),
         }
     }
 
     fn commit(&self) {
-        let index = connect::queue_here(self.shared.queues.len());
-        if let (Some(queue), Some(channel)) = (self.shared.queues.get(index), self.channels.get(index))
+        let shared = &self.link.shared;
+        let index = connect::queue_here(shared.queues.len());
+        if let (Some(queue), Some(channel)) = (shared.queues.get(index), self.link.channels.get(index))
             && queue.commit()
         {
-            self.shared.notifications.fetch_add(1, Ordering::Relaxed);
+            shared.notifications.fetch_add(1, Ordering::Relaxed);
             // A channel whose other end is gone: the watch tells.
             let _ = channel.notify();
         }
     }
 
+    /// Nothing less than connecting again ends what the other end has: it knows no aborts.
+    fn reset(&self, what: Reset) -> bool {
+        if what != Reset::Device || self.is_ended() {
+            return false;
+        }
+        self.link.shared.wish.store(true, Ordering::Release);
+        self.link.backend.news.tell();
+        true
+    }
+
     fn watch(&self, watcher: Arc<dyn Watcher>) {
-        let before = self.shared.watcher.lock().replace(watcher);
+        let before = self.link.shared.watcher.lock().replace(watcher);
         drop(before);
     }
 }

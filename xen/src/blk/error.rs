@@ -23,6 +23,10 @@ pub enum ConnectError {
     NoEvents(Errno),
     /// The other end went away, or did not come, in this state of its own.
     Gone(u64),
+    /// The other end was restarted, and what this names is not what it was.
+    Changed(&'static str),
+    /// The other end keeps so much after its end that there is too little left.
+    TooMuchKept,
     /// The tool stack is taking the device away, or has.
     Leaving,
 }
@@ -35,6 +39,8 @@ impl fmt::Display for ConnectError {
             Self::Memory(error) => error.fmt(f),
             Self::NoGrant => f.write_str("no grant is free"),
             Self::NoEvents(error) => write!(f, "no event channel: {error}"),
+            Self::Changed(what) => write!(f, "the backend was restarted, and {what} is not what it was"),
+            Self::TooMuchKept => f.write_str("the backend has ended and keeps too many pages"),
             Self::Leaving => f.write_str("the tool stack takes it away"),
             Self::Gone(state) => write!(f, "the backend does not connect, it is in state {state}"),
         }

@@ -7,8 +7,10 @@
 
 mod connect;
 mod copy;
+mod deferred;
 mod disk;
 mod error;
+mod life;
 mod pool;
 mod queue;
 pub(crate) mod ring;

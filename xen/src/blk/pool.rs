@@ -6,35 +6,47 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 use undercroft_hal::Task;
 use undercroft_hal::dma::{Coherent, DmaConstraints};
 use undercroft_hal::xen::{Access, Domain, DomainId, Grant, PAGE};
 
+use super::deferred;
 use super::error::ConnectError;
 
-/// Whole pages that another domain may reach for as long as this lives. Dropped while the other domain uses one of them, their memory is never used
-/// again: it may be written to at any time.
+/// Whole pages that another domain may reach for as long as this lives. Dropped while the other domain uses one of them, their memory stays
+/// allocated until it does not any more: it may be written to at any time.
 pub(crate) struct Granted {
     /// There until it is dropped.
     memory: Option<Coherent>,
     grants: Vec<Grant>,
     domain: Arc<Domain>,
+    other: DomainId,
+    /// The other domain still used it when it was asked to have let go: nothing may be put there.
+    is_kept: AtomicBool,
 }
 
 impl Granted {
-    /// `pages` new, zeroed pages in a row. The grant table grows as needed.
-    pub(crate) fn new(cx: &Task, domain: &Arc<Domain>, other: DomainId, pages: usize) -> Result<Self, ConnectError> {
+    /// `pages` new, zeroed pages in a row. In task context the grant table grows as needed.
+    pub(crate) fn new(
+        cx: Option<&Task>,
+        domain: &Arc<Domain>,
+        other: DomainId,
+        pages: usize,
+    ) -> Result<Self, ConnectError> {
         let memory = Coherent::new(pages * PAGE, DmaConstraints::ANY).map_err(ConnectError::Memory)?;
         let first = memory.addr(0) / PAGE as u64;
         let grants = Vec::with_capacity(pages);
         // From here on what was granted is taken back whatever fails.
-        let mut this = Self { memory: Some(memory), grants, domain: Arc::clone(domain) };
+        let is_kept = AtomicBool::new(false);
+        let mut this = Self { memory: Some(memory), grants, domain: Arc::clone(domain), other, is_kept };
         for frame in first..first + pages as u64 {
             let grant = match domain.grant(other, frame, Access::Write) {
                 Ok(grant) => grant,
                 Err(_) => {
+                    let cx = cx.ok_or(ConnectError::NoGrant)?;
                     domain.add_grants(cx).map_err(|_| ConnectError::NoGrant)?;
                     domain.grant(other, frame, Access::Write).map_err(|_| ConnectError::NoGrant)?
                 }
@@ -42,6 +54,21 @@ impl Granted {
             this.grants.push(grant);
         }
         Ok(this)
+    }
+
+    /// Makes all grants anew, with the same references, for another end: the one before has let go of the pages. If it has not, they are
+    /// [kept](Granted::is_kept). Returns whether it has.
+    pub(crate) fn renew(&self) -> bool {
+        let first = self.addr(0) / PAGE as u64;
+        let renew = |(grant, frame)| self.domain.renew(grant, self.other, frame, Access::Write).is_ok();
+        let is_free = self.grants.iter().zip(first..).map(renew).fold(true, |all, one| all & one);
+        self.is_kept.store(!is_free, Ordering::Release);
+        is_free
+    }
+
+    /// Whether an end that should have let go uses it.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept.load(Ordering::Acquire)
     }
 
     /// The references of the pages, in order.
@@ -69,16 +96,21 @@ impl Deref for Granted {
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        let mut is_free = true;
-        for grant in self.grants.drain(..) {
-            // One that is in use stays granted.
-            is_free &= self.domain.revoke(grant).is_ok();
-        }
-        if !is_free {
-            core::mem::forget(self.memory.take());
-            log::error!("xen: pages that the other domain still uses are lost");
+        let memory = self.memory.take();
+        self.grants = revoke(&self.domain, core::mem::take(&mut self.grants));
+        if let (Some(memory), false) = (memory, self.grants.is_empty()) {
+            log::warn!(
+                "xen: the other domain still uses pages that it should have let go of: they are freed when it does"
+            );
+            deferred::keep(memory, core::mem::take(&mut self.grants), &self.domain);
         }
     }
+}
+
+/// Takes grants back. Returns those that are in use.
+pub(super) fn revoke(domain: &Domain, grants: Vec<Grant>) -> Vec<Grant> {
+    // In place: the vector is used again.
+    grants.into_iter().filter_map(|grant| domain.revoke(grant).err().map(|(grant, _)| grant)).collect()
 }
 
 /// Pages of one request at most: of its data, and one of segments.
@@ -103,9 +135,17 @@ impl Free {
         Some(self.0.drain(rest..).collect())
     }
 
-    /// Takes pages back that were lent: the list has room for all.
-    pub(crate) fn take_back(&mut self, lent: &Lent) {
-        self.0.extend_from_slice(lent);
+    /// Takes pages back that were lent: the list has room for all. Those that the other end keeps are lent to nobody.
+    pub(crate) fn take_back(&mut self, lent: &Lent, pages: &[Granted]) {
+        let is_kept = |page: &&u16| pages.get(usize::from(**page)).is_some_and(Granted::is_kept);
+        self.0.extend(lent.iter().filter(|page| !is_kept(page)));
+    }
+
+    /// Sorts out what has changed with the pages: `was_kept` says which were kept before.
+    pub(crate) fn sort(&mut self, pages: &[Granted], was_kept: &[bool]) {
+        self.0.retain(|page| pages.get(usize::from(*page)).is_some_and(|page| !page.is_kept()));
+        let back = (0..).zip(pages.iter().zip(was_kept)).filter(|(_, (page, was_kept))| **was_kept && !page.is_kept());
+        self.0.extend(back.map(|(index, _): (u16, _)| index));
     }
 }
 
@@ -122,7 +162,7 @@ mod tests {
         let mut all: Vec<u16> = lent.iter().flatten().copied().collect();
         all.sort_unstable();
         assert_eq!(all, (0..10).collect::<Vec<_>>());
-        lent.iter().for_each(|pages| free.take_back(pages));
+        lent.iter().for_each(|pages| free.take_back(pages, &[]));
         assert!(free.lend(11).is_none());
         assert_eq!(free.lend(10).map(|lent| lent.len()), Some(10));
         assert_eq!(free.0.capacity(), capacity, "nothing was allocated");

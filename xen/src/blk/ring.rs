@@ -46,6 +46,39 @@ impl<M: Deref<Target = Coherent>> Ring<M> {
         this
     }
 
+    /// Empties the ring, for another end that knows nothing of the one before.
+    pub(crate) fn restart(&mut self) {
+        (self.produced, self.published, self.consumed) = (0, 0, 0);
+        for index in [ring::REQUESTS_PRODUCED, ring::RESPONSES_PRODUCED] {
+            self.memory.atomic_u32(index).store(0, Ordering::Relaxed);
+        }
+        for event in [ring::REQUEST_EVENT, ring::RESPONSE_EVENT] {
+            self.memory.atomic_u32(event).store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// As [`Ring::restart`], in other memory of the same size. Returns what it was in.
+    pub(crate) fn replace(&mut self, memory: M) -> M {
+        let before = core::mem::replace(&mut self.memory, memory);
+        self.restart();
+        before
+    }
+
+    /// Its memory.
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// The index of the next request that is put in.
+    pub(crate) fn next(&self) -> u32 {
+        self.produced
+    }
+
+    /// Whether the request that was put in at `index`, and is not answered, was shown to the other end.
+    pub(crate) fn is_shown(&self, index: u32) -> bool {
+        self.published.wrapping_sub(index).cast_signed() > 0
+    }
+
     /// A ring that has been used for long: for tests of the indices' end.
     #[cfg(test)]
     pub(crate) fn begin_at(mut self, at: u32) -> Self {

@@ -105,3 +105,39 @@ fn a_response_between_the_last_look_and_arming_is_seen() {
         assert_eq!(host.atomic_u32(ring::RESPONSE_EVENT).load(Ordering::Relaxed), 1);
     });
 }
+
+/// A ring for another end begins at zero, knows no request of before, and tells what was shown from what was not.
+#[test]
+fn a_ring_that_is_restarted_is_empty() {
+    Cpus::new(1).run(0, |_| {
+        let host = std::sync::Arc::new(*memory());
+        let mut ring = Ring::aged(std::sync::Arc::clone(&host), u32::MAX - 1);
+        let entries = ring.entries();
+        let places: Vec<u32> = (0..4)
+            .map(|id| {
+                let at = ring.next();
+                ring.put(request(id));
+                if id == 2 {
+                    let _ = ring.publish();
+                }
+                at
+            })
+            .collect();
+        assert_eq!(places.iter().map(|at| ring.is_shown(*at)).collect::<Vec<_>>(), [true, true, true, false]);
+        assert_eq!(answer(&host, entries), 3);
+        ring.restart();
+        assert_eq!(ring.free(), entries);
+        assert_eq!(
+            ring.take().map(|response| response.is_none()),
+            Ok(true),
+            "nothing of before is taken for an answer"
+        );
+        ring.put(request(9));
+        assert!(ring.publish(), "the other end asks to be told of the first");
+        assert_eq!(answer(&host, entries), 1);
+        assert_eq!(ring.take().unwrap().unwrap().id, 9);
+        let before = ring.replace(std::sync::Arc::new(*memory()));
+        assert_eq!((ring.free(), ring.take().map(|response| response.is_none())), (entries, Ok(true)));
+        drop(before);
+    });
+}

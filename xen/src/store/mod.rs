@@ -98,6 +98,26 @@ impl Store {
         number(&value).ok_or(StoreError::BadValue("a number"))
     }
 
+    /// As [`Store::number`], with `otherwise` for a path that there is not.
+    ///
+    /// # Errors
+    /// As [`Store::read_number`].
+    pub async fn number_or(&self, path: &str, otherwise: u64) -> Result<u64, StoreError> {
+        match self.number(path).await {
+            Err(StoreError::NotFound) => Ok(otherwise),
+            other => other,
+        }
+    }
+
+    /// As [`Store::write`], for a spawned task and outside transactions.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set(&self, path: &str, value: &str) -> Result<(), StoreError> {
+        let body: [&[u8]; 3] = [checked(path)?, b"\0", value.as_bytes()];
+        self.connection.exchange(&self.notifier, (Kind::WRITE, Transaction::NONE.0), &body).await.map(drop)
+    }
+
     /// The value at `path`. A path that does not begin with a slash is below the domain's own.
     ///
     /// # Errors

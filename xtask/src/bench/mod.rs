@@ -7,6 +7,7 @@ mod linux;
 mod pagecache;
 mod ratio;
 mod ratios;
+mod xen;
 
 use anyhow::Result;
 
@@ -16,6 +17,7 @@ use crate::cli::{BenchOptions, BenchWith};
 pub fn command(options: &BenchOptions) -> Result<bool> {
     match &options.with {
         BenchWith::Linux(options) => linux::command(options),
+        BenchWith::Xen(options) => xen::command(options),
         BenchWith::Bhqueue(options) => ratios::bhqueue(options),
         BenchWith::Heap(options) => ratios::heap(options),
         BenchWith::Callouts(options) => callouts::command(options),

@@ -44,6 +44,11 @@ pub fn digest(path: &Path, bytes: u64, regions: &[Region]) -> Result<Digests> {
     Ok(Digests { whole: hex(&whole.finalize()), outside: hex(&outside.finalize()) })
 }
 
+/// The SHA-256 of bytes, as `sha256sum` prints it.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

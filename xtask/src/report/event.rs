@@ -52,6 +52,7 @@ pub enum Event {
         merged: u64,
     },
     Latency(Latency),
+    Xen(Xen),
     Cpu(Cpu),
     Heap(Heap),
     Reserve(Reserve),
@@ -239,6 +240,14 @@ pub struct Latency {
     pub bottom_half_p99: u64,
     pub task_p50: u64,
     pub task_p99: u64,
+}
+
+/// What a domain of Xen asked of the hypervisor while its disks were in use.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Xen {
+    pub notifications: u64,
+    pub granted: u64,
+    pub revoked: u64,
 }
 
 /// What interrupts a CPU took.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::event::{Cached, Cpu, Files, Heap, Latency, Reserve, Sequential, Speed, Stored};
+use super::event::{Cached, Cpu, Files, Heap, Latency, Reserve, Sequential, Speed, Stored, Xen};
 use super::session::{Seen, Session};
 use super::verdict::Expected;
 
@@ -129,6 +129,16 @@ pub fn latency(latency: &Latency) -> Value {
         "bottom_half_p99": latency.bottom_half_p99,
         "task_p50": latency.task_p50,
         "task_p99": latency.task_p99,
+    })
+}
+
+/// What a domain of Xen asked of the hypervisor while its disks were in use.
+pub fn xen(xen: &Xen) -> Value {
+    json!({
+        "event": "xen",
+        "notifications": xen.notifications,
+        "granted": xen.granted,
+        "revoked": xen.revoked,
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::event::{
     Bare, Cached, Cpu, End, Event, Faults, Files, Found, Heap, Hello, Latency, Line, Reserve, Sequential, Speed,
-    Stored, parse,
+    Stored, Xen, parse,
 };
 
 /// Everything heard from the image, and when.
@@ -28,6 +28,7 @@ pub struct Session {
     /// What the image itself called a problem, and what broke the protocol.
     pub problems: Vec<String>,
     pub latency: Option<Latency>,
+    pub xen: Option<Xen>,
     pub cpus: Vec<Cpu>,
     pub heaps: Vec<Heap>,
     pub reserve: Option<Reserve>,
@@ -120,6 +121,7 @@ impl Session {
             Event::Problem { what, disk: Some(disk) } => self.problems.push(format!("disk {disk}: {what}")),
             Event::Problem { what, disk: None } => self.problems.push(what),
             Event::Latency(latency) => self.latency = Some(latency),
+            Event::Xen(xen) => self.xen = Some(xen),
             Event::Cpu(cpu) => self.cpus.push(cpu),
             Event::Heap(heap) => self.heaps.push(heap),
             Event::Reserve(reserve) => self.reserve = Some(reserve),

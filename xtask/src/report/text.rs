@@ -52,6 +52,10 @@ pub fn live(event: &Event) -> Option<String> {
             latency.task_p50,
             latency.task_p99
         )),
+        Event::Xen(xen) => Some(format!(
+            "Xen: {} notifications, {} grants made and {} taken back since the disks were found",
+            xen.notifications, xen.granted, xen.revoked
+        )),
         Event::Cpu(cpu) => Some(format!(
             "CPU {}: {} interrupts of devices, {} of its timer, {} kicks",
             cpu.cpu, cpu.device_interrupts, cpu.alarms, cpu.kicks

@@ -56,6 +56,7 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
 
     voice.say(&match options.on {
         On::Qemu => format!("booting {} under QEMU", options.machine.name()),
+        On::Xen if xen::host::is_here() => "starting a domain of this Xen host".to_owned(),
         On::Xen => "booting Xen under QEMU, and on it a domain".to_owned(),
         On::Hyperv => "booting a Hyper-V machine on /dev/kvm".to_owned(),
     });
@@ -101,12 +102,13 @@ fn run(options: &RunOptions, voice: Voice) -> Result<bool> {
 
 /// The program that plays the machine.
 fn machine(options: &RunOptions, voice: Voice) -> Result<PathBuf> {
-    if options.on != On::Hyperv {
+    let is_xen = options.on == On::Xen && xen::host::is_here();
+    if options.on != On::Hyperv && !is_xen {
         return qemu(options, voice);
     }
     let disk_tools = if options.disks.is_empty() { install::FILE_SYSTEMS.as_slice() } else { &[] };
     install::tools(disk_tools)?;
-    hyperv::program(options.vmm, voice)
+    if is_xen { program::find("xl") } else { hyperv::program(options.vmm, voice) }
 }
 
 fn qemu(options: &RunOptions, voice: Voice) -> Result<PathBuf> {
@@ -134,7 +136,11 @@ fn image(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Image> 
 }
 
 fn prepare(options: &RunOptions, directory: &Path, voice: Voice) -> Result<Vec<Disk>> {
-    let recipes = prepare::recipes(options.on, options.machine, &options.buses)?;
+    let mut recipes = prepare::recipes(options.on, options.machine, &options.buses)?;
+    if options.on == On::Xen && xen::host::is_here() {
+        // What its files have.
+        recipes.retain(|recipe| recipe.block_size == 512);
+    }
     voice.say(&format!("preparing {} disks of {} MiB each", recipes.len(), options.disk_size));
     let one = |recipe: &prepare::Recipe| {
         interrupt::check()?;
@@ -170,6 +176,7 @@ fn report(voice: Voice, session: &Session, expected: &[Expected], host: &[check:
     session.latency.iter().for_each(|latency| voice.event(&json::latency(latency)));
     session.heaps.iter().for_each(|heap| voice.event(&json::heap(heap)));
     session.reserve.iter().for_each(|reserve| voice.event(&json::reserve(reserve)));
+    session.xen.iter().for_each(|xen| voice.event(&json::xen(xen)));
     session.cpus.iter().for_each(|cpu| voice.event(&json::cpu(cpu)));
     session.files.iter().for_each(|files| voice.event(&json::files(files)));
     session.stored.iter().for_each(|stored| voice.event(&json::stored(stored)));

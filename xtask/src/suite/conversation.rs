@@ -134,6 +134,11 @@ impl Conversation {
         if let Some(mut input) = self.input.take() {
             input.write_all(b"quit\n")?;
         }
+        self.end()
+    }
+
+    /// As [`Conversation::quit`], of an image that ends by itself.
+    pub fn end(mut self) -> Result<String> {
         let mut rest = core::mem::take(&mut self.heard);
         let is_over = |rest: &str, other: &Other| matches!(other, Other::Socket(_)) && rest.contains(LAST_WORDS);
         while !is_over(&rest, &self.other)

@@ -27,6 +27,8 @@ const MODULES: [&str; 10] = [
     "virtio_blk",
     "virtio_console",
 ];
+/// Modules that a script may load, each with what it needs, by `spare`.
+const SPARE: [&str; 1] = ["null_blk"];
 /// Loaded by name, and so named by no program.
 const LOADED_BY_NAME: &str = "libgcc_s.so.1";
 const LOADER: &str = "ld-linux-x86-64.so.2";
@@ -74,6 +76,12 @@ pub fn archive(xen: &Xen) -> Result<Archive> {
         order += &format!("{}\n", module.name);
     }
     archive.file("modules/order", order.as_bytes());
+    let mut spare = String::new();
+    for module in modules::load_order(&xen.linux.modules, &SPARE)? {
+        archive.file(&format!("modules/{}.ko", module.name), &module.content);
+        spare += &format!("{}\n", module.name);
+    }
+    archive.file("modules/spare", spare.as_bytes());
     Ok(archive)
 }
 

@@ -68,6 +68,27 @@ serve() {
     done
     poweroff -f
 }
+# steady PROGRAM [ARGUMENT...]: runs it again if it dies of a signal, as xl does now and then on an emulated processor.
+steady() {
+    for try in 1 2 3; do
+        "$@"
+        status=$?
+        [ $status -ge 128 ] || return $status
+    done
+    return $status
+}
+# spare MODULE [OPTION...]: loads a module that is not loaded at the start, with what it needs.
+spare() {
+    wanted=$1
+    shift
+    while read -r module; do
+        if [ "$module" = "$wanted" ]; then
+            insmod "/modules/$module.ko" "$@"
+        elif ! grep -q "^$module " /proc/modules; then
+            insmod "/modules/$module.ko"
+        fi
+    done </modules/spare
+}
 # behind NAME [OPTION...]: as start, in the background; its last line is in a file.
 behind() {
     rm -f "/run/$1.end"

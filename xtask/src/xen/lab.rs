@@ -34,6 +34,8 @@ pub struct Setup<'a> {
     pub drives: &'a [Drive<'a>],
     /// Where its sockets and its log go.
     pub directory: &'a Path,
+    /// The processor of the host to pin QEMU to.
+    pub pin: Option<u32>,
     /// More for QEMU.
     pub extra: &'a [String],
 }
@@ -75,6 +77,7 @@ impl Lab {
             control: Some(&control),
             cpus: setup.cpus,
             drives: setup.drives,
+            pin: setup.pin,
             log: &log,
             directory: setup.directory,
         };

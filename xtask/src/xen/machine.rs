@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use super::domain::Domain;
 use super::packages::Xen;
 use super::{dom0, packages};
+use crate::run::boot::pinned;
 
 /// The first domain's memory: its kernel, file system and tools.
 const FIRST_DOMAIN_MIB: u32 = 256;
@@ -33,6 +34,8 @@ pub struct Machine<'a> {
     pub control: Option<&'a Path>,
     /// Processors of the machine.
     pub cpus: u32,
+    /// The processor of the host to pin QEMU to.
+    pub pin: Option<u32>,
     /// The `-drive` files: the first is the first domain's `/dev/vda`.
     pub drives: &'a [Drive<'a>],
     /// Where Xen and the first domain log.
@@ -64,10 +67,11 @@ impl Machine<'_> {
         let xen = packages::fetch()?;
         let initrd = self.initrd(&xen)?;
         let memory = self.domains.iter().map(|domain| domain.memory_mib + 16).max().unwrap_or(0);
-        let mut command = Command::new(self.qemu);
+        let mut command = pinned(self.qemu, self.pin)?;
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-accel", "tcg"]);
-        // Without SMAP: QEMU before 9.1 faults when the first domain, which Xen runs in ring 3, returns to itself.
-        command.args(["-machine", "q35", "-cpu", "max,-smap", "-smp", &self.cpus.to_string()]);
+        // Without SMAP: QEMU before 9.1 faults when the first domain, which Xen runs in ring 3, returns to itself. Without AVX, which is new in
+        // QEMU 7.2: programs of the first domain die there now and then.
+        command.args(["-machine", "q35", "-cpu", "max,-smap,-avx,-avx2,-f16c,-fma", "-smp", &self.cpus.to_string()]);
         command.args(["-m", &format!("{}M", XEN_MIB + FIRST_DOMAIN_MIB + memory)]);
         command.arg("-serial").arg(prefixed("file:", self.log)?);
         match self.console {

@@ -1,6 +1,6 @@
 //! The image as a domain of the real Xen hypervisor.
 //!
-//! On a machine without Xen: Debian's Xen, unmodified, under QEMU with a Linux of Debian's as its first domain, which serves disks
+//! On a Xen host: by `xl`, see [`host`]. On a machine without Xen: Debian's Xen, unmodified, under QEMU with a Linux of Debian's as its first domain, which serves disks
 //! by xen-blkback and creates our domains by xl. Nothing of it is installed: packages are fetched and unpacked below the directory
 //! that cargo builds into, and the first domain's file system is an archive made of them.
 
@@ -19,6 +19,7 @@ use machine::{Drive, Machine};
 mod closure;
 mod dom0;
 pub mod domain;
+pub mod host;
 pub mod lab;
 pub mod machine;
 mod packages;
@@ -29,11 +30,14 @@ const LOG: &str = "xen.log";
 /// The domain of a run, which ends QEMU as our image would.
 const NAME: &str = "undercroft";
 
-/// QEMU with Xen, and the image as a domain of it with the disks of `boot`.
+/// QEMU with Xen (or `xl`, on a Xen host), and the image as a domain of it with the disks of `boot`.
 ///
 /// # Errors
 /// A disk that Xen cannot be given, or what could not be fetched.
 pub fn command(boot: &Boot) -> Result<Command> {
+    if host::is_here() {
+        return host::command(boot);
+    }
     let mut drives = Vec::new();
     let mut disks = Vec::new();
     for (index, disk) in boot.disks.iter().enumerate() {
@@ -58,6 +62,7 @@ pub fn command(boot: &Boot) -> Result<Command> {
         console: None,
         control: None,
         cpus: boot.cpus,
+        pin: boot.pin,
         drives: &drives,
         log: &boot.directory.join(LOG),
         directory: boot.directory,
@@ -79,6 +84,9 @@ fn vbd(index: usize, disk: &Disk) -> Vbd {
 
 /// Says what Xen's log of a run that failed tells: what is known for trouble, and its last lines.
 pub fn say_what_happened(directory: &Path, voice: Voice) {
+    if host::is_here() {
+        return host::destroy();
+    }
     const LINES: usize = 20;
     let log = fs::read(directory.join(LOG)).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);

@@ -109,6 +109,7 @@ pub(super) fn give_way() {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reason {
     PowerOff = 0,
+    Reboot = 1,
     Crash = 3,
 }
 

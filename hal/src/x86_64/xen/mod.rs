@@ -9,6 +9,7 @@ mod processor;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::clock;
+use super::power::Exit;
 
 pub(super) use console::{Ring, early_write};
 pub use processor::start;
@@ -38,9 +39,13 @@ pub(super) fn give_way() {
     hypercall::give_way();
 }
 
-/// Ends the domain, by its own will or because it failed beyond help. Returns where there is no Xen.
-pub(super) fn shut_down(crashed: bool) {
+/// Ends the domain, and says why. Returns where there is no Xen.
+pub(super) fn shut_down(exit: Exit) {
     if is_here() {
-        hypercall::shut_down(if crashed { hypercall::Reason::Crash } else { hypercall::Reason::PowerOff });
+        hypercall::shut_down(match exit {
+            Exit::Success | Exit::Failure => hypercall::Reason::PowerOff,
+            Exit::Restart => hypercall::Reason::Reboot,
+            Exit::Panic => hypercall::Reason::Crash,
+        });
     }
 }

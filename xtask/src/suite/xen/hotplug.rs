@@ -44,7 +44,7 @@ pub fn checks(stage: &mut Stage, tally: &mut Tally) -> Result<()> {
 }
 
 fn come(stage: &mut Stage, image: &mut Conversation, name: &str) -> Result<()> {
-    stage.lab.shell(&format!("xl block-attach hotplug {}", vbd(VISITOR, 1, false).specification()))?;
+    stage.lab.shell(&format!("steady xl block-attach hotplug {}", vbd(VISITOR, 1, false).specification()))?;
     let news = image.news(&format!("{name} has arrived"))?;
     ensure!(news.contains("serial xvdb, 16 MiB in 32768 blocks of 512 bytes, read only"), "{news}");
     // The negative control: wrong bytes are noticed.
@@ -57,7 +57,7 @@ fn come(stage: &mut Stage, image: &mut Conversation, name: &str) -> Result<()> {
 }
 
 fn go(stage: &mut Stage, image: &mut Conversation, name: &str) -> Result<()> {
-    stage.lab.shell("xl block-detach hotplug xvdb")?;
+    stage.lab.shell("steady xl block-detach hotplug xvdb")?;
     let news = image.news(&format!("{name} has left"))?;
     let load = Counts::of(&news, name)?;
     ensure!(load.is_over() && load.wrong == 0 && load.line.contains("times Removed"), "{}", load.line);

@@ -4,6 +4,8 @@
 //! [`Lab`], whose domains come one after the other.
 
 mod hotplug;
+mod matrix;
+mod restart;
 mod whole;
 
 use std::fs;
@@ -35,23 +37,32 @@ const DISKS: [u32; 3] = [512, 4096, 512];
 pub fn group(tally: &mut Tally) -> Result<()> {
     let directory = workspace::scratch()?;
     let image = build::build(None, directory.path())?;
-    whole::checks(&image.whole, directory.path(), tally.is_long, tally)?;
-    let mut stage = Stage::set(&image.stripped, directory.path())?;
-    hotplug::checks(&mut stage, tally)
+    if std::env::var_os("SKIP_WHOLE").is_none() {
+        whole::checks(&image.whole, directory.path(), tally.is_long, tally)?;
+    }
+    let mut stage = Stage::set(&image.stripped, directory.path(), tally.is_long)?;
+    hotplug::checks(&mut stage, tally)?;
+    restart::checks(&mut stage, tally)?;
+    matrix::checks(&mut stage, tally.is_long, tally)
 }
 
 /// The lab, and what stands in it.
 struct Stage {
     lab: Lab,
+    /// The host's side of the disks.
+    files: Vec<PathBuf>,
 }
 
 /// Domains of the stage, by their names: processors, disks, and what the image's command line says besides.
-fn domains() -> Vec<Domain> {
-    vec![hotplug::domain()]
+fn domains(is_long: bool) -> Vec<Domain> {
+    let mut all = vec![hotplug::domain()];
+    all.extend(restart::domains());
+    all.extend(matrix::domains(is_long));
+    all
 }
 
 impl Stage {
-    fn set(image: &Path, directory: &Path) -> Result<Self> {
+    fn set(image: &Path, directory: &Path, is_long: bool) -> Result<Self> {
         let files: Vec<PathBuf> = (0..DISKS.len()).map(|index| directory.join(format!("disk{index}"))).collect();
         let content: Vec<u8> = (0..BYTES / 8).flat_map(|word| pattern::word(SEED, word * 8).to_le_bytes()).collect();
         for file in &files {
@@ -62,10 +73,17 @@ impl Stage {
             .zip(DISKS)
             .map(|(file, block_size)| Drive { file: file.as_path(), block_size, writable: true })
             .collect();
-        let setup =
-            Setup { cpus: 2, domains: &domains(), files: &[(IMAGE, image)], drives: &drives, directory, extra: &[] };
+        let setup = Setup {
+            cpus: 2,
+            domains: &domains(is_long),
+            files: &[(IMAGE, image)],
+            drives: &drives,
+            directory,
+            pin: None,
+            extra: &[],
+        };
         let lab = Lab::start(&setup)?;
-        Ok(Self { lab })
+        Ok(Self { lab, files })
     }
 
     /// A domain at its monitor's prompt.

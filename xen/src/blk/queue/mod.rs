@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`Queue::submit`], [`Queue::commit`], [`Queue::end`] | any |
 //! | [`Queue::serve`] | bottom half, no lock held |
+//! | [`Queue::renew`], [`Queue::open`] | task |
+
+mod again;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -30,6 +33,21 @@ struct Flight {
     /// What the response must repeat.
     operation: Operation,
     lent: Lent,
+    /// The ring's index of its entry.
+    at: u32,
+}
+
+/// What is done with requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// They go to the other end.
+    Open,
+    /// None is taken: the other end is being parted from.
+    Held,
+    /// The other end has ended. Answers that it has given are taken; what it has not answered ends, if it is to.
+    Draining { ends: bool },
+    /// That is done: nobody looks at the ring.
+    Drained,
 }
 
 struct State {
@@ -40,6 +58,9 @@ struct State {
     promised: u32,
     /// A request was refused for want of room.
     starved: bool,
+    phase: Phase,
+    /// How often the queue was drained: what was promised before is not kept after it.
+    epoch: u32,
     /// Why nothing is taken any more.
     gone: Option<Error>,
 }
@@ -62,6 +83,12 @@ pub(crate) struct Served {
     pub(crate) room: bool,
     /// The other end broke the protocol: with what.
     pub(crate) breach: Option<Breach>,
+    /// The queue has just been drained.
+    pub(crate) drained: bool,
+}
+
+impl Served {
+    const NOTHING: Self = Self { more: false, room: false, breach: None, drained: false };
 }
 
 /// What the other end may not say.
@@ -87,6 +114,8 @@ impl Queue {
                     ring,
                     promised: 0,
                     starved: false,
+                    phase: Phase::Open,
+                    epoch: 0,
                     gone: None,
                 },
             ),
@@ -117,16 +146,16 @@ impl Queue {
         let data_pages = bytes.div_ceil(copy::PAGE);
         let is_indirect = data_pages > DIRECT_SEGMENTS;
         // Room is promised first: the copy is made without the lock.
-        let lent = {
+        let (lent, epoch) = {
             let mut state = self.state.lock();
             if let Some(error) = state.gone {
                 return Err(refuse(request, Refusal::Gone(error)));
             }
-            let has_entry = state.ring.free() > state.promised;
+            let has_entry = state.phase == Phase::Open && state.ring.free() > state.promised;
             match if has_entry { state.free.lend(data_pages + usize::from(is_indirect)) } else { None } {
                 Some(lent) => {
                     state.promised += 1;
-                    lent
+                    (lent, state.epoch)
                 }
                 None => {
                     state.starved = !defect::is(Defect::ForgetsRefusal);
@@ -137,37 +166,51 @@ impl Queue {
         if request.op == Op::Write {
             copy::to_pages(&self.pages, &lent, &request.data);
         }
-        let sector = request.lba << self.shape.shift;
-        let sectors = u64::from(request.blocks) << self.shape.shift;
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         state.promised -= 1;
         if let Some(error) = state.gone {
-            state.free.take_back(&lent);
+            state.free.take_back(&lent, &self.pages);
             return Err(refuse(request, Refusal::Gone(error)));
         }
-        let flight = Flight { request: request.accept(), operation, lent };
-        let lent = flight.lent.clone();
-        let tag = match state.flights.insert(flight) {
-            Ok(tag) => tag,
+        // The other end changed meanwhile: the pages may not be what they were.
+        if state.phase != Phase::Open || state.epoch != epoch {
+            state.free.take_back(&lent, &self.pages);
+            state.starved = true;
+            return Err(refuse(request, Refusal::Full));
+        }
+        let flight = Flight { request: request.accept(), operation, lent, at: state.ring.next() };
+        match state.flights.insert(flight) {
+            Ok(tag) => {
+                self.put(&mut state.ring, tag, state.flights.get(tag));
+                Ok(tag)
+            }
             Err(flight) => {
                 // There are as many places as entries, and an entry was promised.
-                state.free.take_back(&flight.lent);
-                return Err(refuse(flight.request.give_back(), Refusal::Full));
+                state.free.take_back(&flight.lent, &self.pages);
+                Err(refuse(flight.request.give_back(), Refusal::Full))
             }
-        };
-        let id = tag.to_bits();
+        }
+    }
+
+    /// Puts a request in the ring, where there is room.
+    fn put(&self, ring: &mut Ring<Granted>, tag: Tag, flight: Option<&Flight>) {
+        let Some(Flight { request, operation, lent, .. }) = flight else { return };
+        let (request, id, operation) = (request.request(), tag.to_bits(), *operation);
+        let bytes = request.data.len();
+        let sector = request.lba << self.shape.shift;
+        let sectors = u64::from(request.blocks) << self.shape.shift;
+        let data_pages = bytes.div_ceil(copy::PAGE);
         if operation == Operation::DISCARD {
-            let discard =
-                Discard { operation: operation.0, flags: 0, handle: self.handle, _pad: 0, id, sector, sectors };
-            state.ring.put(discard);
-        } else if is_indirect {
-            state.ring.put(self.indirect(operation, &lent, bytes, id, sector));
+            ring.put(Discard { operation: operation.0, flags: 0, handle: self.handle, _pad: 0, id, sector, sectors });
+        } else if data_pages > DIRECT_SEGMENTS {
+            ring.put(self.indirect(operation, lent, bytes, id, sector));
         } else {
             let mut list = [Segment::default(); DIRECT_SEGMENTS];
-            for (to, from) in list.iter_mut().zip(self.segments(&lent, bytes)) {
+            for (to, from) in list.iter_mut().zip(self.segments(lent, bytes)) {
                 *to = from;
             }
-            state.ring.put(Transfer {
+            ring.put(Transfer {
                 operation: operation.0,
                 segments: data_pages as u8,
                 handle: self.handle,
@@ -177,7 +220,6 @@ impl Queue {
                 list,
             });
         }
-        Ok(tag)
     }
 
     /// An indirect request: the last page lent holds its segments.
@@ -229,15 +271,32 @@ impl Queue {
             if let Some(error) = state.gone {
                 drop(state);
                 self.fail(cx, error);
-                return Served { more: false, room: false, breach: None };
+                return Served::NOTHING;
+            }
+            if state.phase == Phase::Drained {
+                return Served::NOTHING;
             }
             let response = match state.ring.take() {
                 Ok(Some(response)) => response,
-                Ok(None) => {
-                    let more = state.ring.arm();
-                    let room = !more && core::mem::take(&mut state.starved);
-                    return Served { more, room, breach: None };
-                }
+                Ok(None) => match state.phase {
+                    Phase::Draining { ends: true } if !state.flights.is_empty() => {
+                        let Some(flight) = state.flights.remove_any() else { continue };
+                        let is_shown = state.ring.is_shown(flight.at);
+                        state.free.take_back(&flight.lent, &self.pages);
+                        drop(state);
+                        flight.request.finish(cx, Err(if is_shown { Error::Reset } else { Error::NotStarted }));
+                        continue;
+                    }
+                    Phase::Draining { .. } => {
+                        state.phase = Phase::Drained;
+                        return Served { drained: true, ..Served::NOTHING };
+                    }
+                    _ => {
+                        let more = state.ring.arm();
+                        let room = !more && state.phase == Phase::Open && core::mem::take(&mut state.starved);
+                        return Served { more, room, ..Served::NOTHING };
+                    }
+                },
                 Err(_) => return breached(Breach::TooMany),
             };
             let flight = match claim(&mut state, &response) {
@@ -247,12 +306,13 @@ impl Queue {
             drop(state);
             self.finish(cx, flight, Status(response.status));
         }
-        let room = core::mem::take(&mut self.state.lock().starved);
-        Served { more: true, room, breach: None }
+        let mut state = self.state.lock();
+        let room = state.phase == Phase::Open && core::mem::take(&mut state.starved);
+        Served { more: true, room, ..Served::NOTHING }
     }
 
     fn finish(&self, cx: &BottomHalf, flight: Flight, status: Status) {
-        let Flight { mut request, operation, lent } = flight;
+        let Flight { mut request, operation, lent, .. } = flight;
         let result = match status {
             Status::OK => Ok(()),
             Status::UNSUPPORTED => {
@@ -266,7 +326,7 @@ impl Queue {
         if result.is_ok() && operation == Operation::READ {
             copy::from_pages(&self.pages, &lent, request.data_mut());
         }
-        self.state.lock().free.take_back(&lent);
+        self.state.lock().free.take_back(&lent, &self.pages);
         let _held = defect::is(Defect::CompletesUnderLock).then(|| self.state.lock());
         request.finish(cx, result);
     }
@@ -307,7 +367,7 @@ fn claim(state: &mut State, response: &Response) -> Result<Flight, Breach> {
 }
 
 fn breached(breach: Breach) -> Served {
-    Served { more: false, room: false, breach: Some(breach) }
+    Served { breach: Some(breach), ..Served::NOTHING }
 }
 
 fn refuse(request: Request, why: Refusal) -> Rejected {
