@@ -111,7 +111,7 @@ fn a_response_between_the_last_look_and_arming_is_seen() {
 fn a_ring_that_is_restarted_is_empty() {
     Cpus::new(1).run(0, |_| {
         let host = std::sync::Arc::new(*memory());
-        let mut ring = Ring::aged(std::sync::Arc::clone(&host), u32::MAX - 1);
+        let mut ring = Ring::new(std::sync::Arc::clone(&host)).begin_at(u32::MAX - 1);
         let entries = ring.entries();
         let places: Vec<u32> = (0..4)
             .map(|id| {
