@@ -6,8 +6,6 @@
 pub(crate) enum Defect {
     /// X11: the ring's indices are compared as numbers, which fails where they run past 2^32.
     PlainIndices,
-    /// X11: the number of responses is believed.
-    TrustsProducer,
     /// X11: the slot in a response's id is believed, the rest not looked at.
     TrustsSlot,
     /// X11: the operation in a response is not looked at.

@@ -135,7 +135,7 @@ impl<M: Deref<Target = Coherent>> Ring<M> {
     pub(crate) fn take(&mut self) -> Result<Option<Response>, TooManyResponses> {
         let produced = self.memory.atomic_u32(ring::RESPONSES_PRODUCED).load(Ordering::Acquire);
         let there = produced.wrapping_sub(self.consumed);
-        if there > self.published.wrapping_sub(self.consumed) && !defect::is(Defect::TrustsProducer) {
+        if there > self.published.wrapping_sub(self.consumed) {
             return Err(TooManyResponses);
         }
         if there == 0 || defect::is(Defect::PlainIndices) && produced < self.consumed {
