@@ -13,6 +13,8 @@ mod partitions;
 mod scsi;
 mod split;
 mod vmbus;
+pub mod stack;
+pub mod trace;
 
 #[cfg(test)]
 mod replay;
@@ -26,6 +28,7 @@ pub use partitions::partitions;
 pub use scsi::scsi_parsers;
 pub use split::virtqueue_split;
 pub use vmbus::{vmbus_messages, vmbus_ring};
+use stack::{Kind, Rules, cache, disks};
 
 /// What the guest allocates in a hard interrupt or under a spinlock ends the program.
 #[global_allocator]
@@ -49,14 +52,27 @@ const fn target(name: &'static str, what: &'static str, run: fn(&[u8])) -> Targe
 /// All of them.
 pub const TARGETS: &[Target] = &[
     target("acpi", "ACPI tables, the firmware's memory map and modules", acpi),
+    target(
+        "block_script",
+        "requests, faults, cancels, power cuts and pauses for a virtio-blk disk behind a queue",
+        block_script,
+    ),
     target("callouts", "a programme of starts, stops, drains and times for callouts of every level", callouts),
     target("command_line", "the words on the guest's command line", command_line),
+    target("ide_task_file", "the same for an IDE disk, whose drive and controller lie", ide_task_file),
+    target(
+        "page_cache",
+        "reads, writes, syncs, pins, faults and power cuts for a page cache over virtio-blk",
+        page_cache,
+    ),
     target("partitions", "the blocks of a disk, of which GPT or MBR are read", partitions),
+    target("pvscsi_rings", "requests for a PVSCSI disk, whose host lies in its rings", pvscsi_rings),
     target(
         "scsi_parsers",
         "answers to INQUIRY, VPD pages, REPORT LUNS, READ CAPACITY, MODE SENSE, and sense data",
         scsi_parsers,
     ),
+    target("virtio_scsi", "requests for a virtio-scsi disk, whose host lies in its responses and rings", virtio_scsi),
     target(
         "virtqueue_packed",
         "what a driver asks of a packed ring, and what the device writes into it",
@@ -79,6 +95,46 @@ pub const TARGETS: &[Target] = &[
     ),
     target("wheel", "a script for the callout wheel, with an ordered map beside it", wheel),
 ];
+
+/// A script for virtio-blk on split rings, with faults, cuts, memory that runs out.
+///
+/// # Panics
+/// If anything does not hold that [`stack`] looks at.
+pub fn block_script(bytes: &[u8]) {
+    disks(&[Kind::Blk], Rules::ROUGH, bytes);
+}
+
+/// A script for virtio-scsi whose host lies.
+///
+/// # Panics
+/// As [`block_script`].
+pub fn virtio_scsi(bytes: &[u8]) {
+    disks(&[Kind::Scsi], Rules::HOSTILE, bytes);
+}
+
+/// A script for PVSCSI whose host lies.
+///
+/// # Panics
+/// As [`block_script`].
+pub fn pvscsi_rings(bytes: &[u8]) {
+    disks(&[Kind::Pvscsi], Rules::HOSTILE, bytes);
+}
+
+/// A script for an IDE disk that lies.
+///
+/// # Panics
+/// As [`block_script`].
+pub fn ide_task_file(bytes: &[u8]) {
+    disks(&[Kind::Ata], Rules::HOSTILE, bytes);
+}
+
+/// A script for a page cache over virtio-blk.
+///
+/// # Panics
+/// As [`block_script`].
+pub fn page_cache(bytes: &[u8]) {
+    cache(Kind::Blk, Rules { pulls: false, pauses: false, ..Rules::ROUGH }, bytes);
+}
 
 /// A script for the callout wheel, with an ordered map beside it.
 ///

@@ -49,10 +49,15 @@ macro_rules! replays {
 
 replays! {
     acpi
+    block_script
     callouts
     command_line
+    ide_task_file
+    page_cache
     partitions
+    pvscsi_rings
     scsi_parsers
+    virtio_scsi
     virtqueue_packed
     virtqueue_split
     vmbus_messages

@@ -38,6 +38,11 @@ mod mpsc;
 pub mod parts;
 pub mod pci;
 pub mod platform;
+#[cfg(put_back)]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod put_back;
+#[cfg(not(put_back))]
 mod put_back;
 pub mod sync;
 pub mod system;

@@ -1,4 +1,13 @@
 //! The switches of negative controls, for this crate and those above it.
+//!
+//! A test puts a defect back for its own thread, or in one driver. Built with `--cfg put_back`, as `cargo xtask sim --mutants` does, a program
+//! puts one back for good: the one that it chooses at its start.
+
+#[cfg(all(put_back, feature = "std"))]
+mod chosen;
+
+#[cfg(all(put_back, feature = "std"))]
+pub use chosen::{Switch, choose, reached};
 
 /// Makes, for an enum of defects, `is`, which a program's code asks and which is the constant `false` there, and `with`, by which a test puts one
 /// back: one at a time, on its own thread. Which of the two it is, is the calling crate's `cfg(test)`.
@@ -6,17 +15,25 @@
 #[macro_export]
 macro_rules! put_back {
     ($Defect:ident) => {
+        $crate::put_back!($Defect, env!("CARGO_PKG_NAME"));
+    };
+    ($Defect:ident, $home:expr) => {
         #[cfg(test)]
         std::thread_local! {
             static PUT_BACK: std::cell::Cell<Option<$Defect>> = const { std::cell::Cell::new(None) };
         }
+
+        #[cfg(all(put_back, not(test)))]
+        static SWITCH: $crate::put_back::Switch = $crate::put_back::Switch::new($home);
 
         /// Whether a test has put `defect` back.
         #[inline(always)]
         pub(crate) fn is(defect: $Defect) -> bool {
             #[cfg(test)]
             return PUT_BACK.get() == Some(defect);
-            #[cfg(not(test))]
+            #[cfg(all(put_back, not(test)))]
+            return SWITCH.is(defect as u32, &defect);
+            #[cfg(not(any(test, put_back)))]
             {
                 let _ = defect;
                 false
@@ -52,6 +69,15 @@ macro_rules! defects {
 
         impl Defects {
             /// Whether a hazard is in force.
+            #[cfg(all(put_back, not(test)))]
+            #[inline(always)]
+            pub(crate) fn has(self, defect: $Defect) -> bool {
+                static SWITCH: $crate::put_back::Switch = $crate::put_back::Switch::new(env!("CARGO_PKG_NAME"));
+                SWITCH.is((defect as $bits).trailing_zeros(), &defect)
+            }
+
+            /// Whether a hazard is in force.
+            #[cfg(not(all(put_back, not(test))))]
             #[inline(always)]
             pub(crate) const fn has(self, defect: $Defect) -> bool {
                 #[cfg(test)]

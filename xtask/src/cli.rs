@@ -26,6 +26,8 @@ pub enum Command {
     Fuzz(FuzzOptions),
     /// Measure which lines of the drivers, the block layer, the timer and the page cache the tests reach
     Cov(CovOptions),
+    /// Run the whole stack on simulated machines, by seeds, with everything going wrong
+    Sim(SimOptions),
     /// Build the bootable image only
     Build(BuildOptions),
     /// Check format, clippy and the count of unsafe code
@@ -272,6 +274,17 @@ pub struct LintOptions {
 pub struct BenchOptions {
     #[command(subcommand)]
     pub with: BenchWith,
+}
+
+/// What goes to the simulation.
+#[derive(Args)]
+pub struct SimOptions {
+    /// Put back each known bug, and find it
+    #[arg(long)]
+    pub mutants: bool,
+    /// Everything else: `--help` after `--` shows it
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    pub others: Vec<String>,
 }
 
 /// What `cargo xtask fuzz` does.

@@ -1,4 +1,4 @@
-//! The front door of Undercroft: `cargo xtask run|test|audit|bench|fuzz|cov|build|lint`.
+//! The front door of Undercroft: `cargo xtask run|test|audit|bench|fuzz|sim|cov|build|lint`.
 //!
 //! Everything a user or a contributor does with the stack starts here. The commands exit with
 //! status 0 only if everything they were asked to show held, with 1 if something did not, and
@@ -18,6 +18,7 @@ mod linux;
 mod qemu;
 mod report;
 mod run;
+mod sim;
 mod suite;
 mod xen;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Audit(options) => audit::command(&options),
         Command::Cov(options) => cov::command(&options),
         Command::Bench(options) => bench::command(&options),
+        Command::Sim(options) => sim::command(&options),
         Command::Fuzz(options) => fuzz::command(&options),
     };
     match outcome {

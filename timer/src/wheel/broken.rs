@@ -29,4 +29,4 @@ pub(super) enum Defect {
     NoEventAhead,
 }
 
-undercroft_hal::put_back!(Defect);
+undercroft_hal::put_back!(Defect, "wheel");

@@ -15,8 +15,8 @@ const SLICE: usize = 32;
 
 impl Wheel {
     /// Moves what is due at `now`, in nanoseconds, to the list that [`Wheel::pop_due`] takes from, and some of what will have to be
-    /// looked at soon to where it costs less. Touches 64 nodes at most; if it says that there is more, something that is due is still
-    /// in the wheel. A `now` before the wheel's clock is taken for the clock.
+    /// looked at soon to where it costs less. Touches 64 nodes at most; if it says that there is more, something that is due may still
+    /// be in the wheel: in a slot whose earliest was removed nobody knows before it is looked at. A `now` before the wheel's clock is taken for the clock.
     ///
     /// What is due at the same step comes in no particular order.
     pub fn step(&mut self, now: u64) -> Step {

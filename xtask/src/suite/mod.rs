@@ -60,6 +60,11 @@ const GROUPS: [Group; 14] = [
     },
     Group { name: "sanitizer", what: "the tests with real threads, under ThreadSanitizer", run: cargo::sanitizer },
     Group {
+        name: "sim",
+        what: "the whole stack on simulated machines: fixed seeds of every scenario, and new ones",
+        run: crate::sim::group,
+    },
+    Group {
         name: "platform",
         what: "the platform's own checks on each machine, and the last screen of every way to stop",
         run: platform::group,
