@@ -37,7 +37,7 @@ struct Group {
     run: fn(&mut Tally) -> Result<()>,
 }
 
-const GROUPS: [Group; 14] = [
+const GROUPS: [Group; 15] = [
     Group {
         name: "unit",
         what: "tests of all crates on the host: units, models, examples in documentation",
