@@ -12,9 +12,9 @@ mod packed;
 mod partitions;
 mod scsi;
 mod split;
-mod vmbus;
 pub mod stack;
 pub mod trace;
+mod vmbus;
 
 #[cfg(test)]
 mod replay;
@@ -27,8 +27,8 @@ pub use packed::virtqueue_packed;
 pub use partitions::partitions;
 pub use scsi::scsi_parsers;
 pub use split::virtqueue_split;
-pub use vmbus::{vmbus_messages, vmbus_ring};
 use stack::{Kind, Rules, cache, disks};
+pub use vmbus::{vmbus_messages, vmbus_ring};
 
 /// What the guest allocates in a hard interrupt or under a spinlock ends the program.
 #[global_allocator]

@@ -33,6 +33,7 @@ const SMALL: Config = Config {
     pins: 4,
     handles: 2,
     transfer: 8 << 10,
+    read: 16 << 10,
     reads: 3,
     writes: 2,
     tick: Duration::from_millis(10),
