@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Milliseconds that a request may take where the ladder is tried.
 const DEADLINE: u32 = 2000;
 
+/// Something that happens to the backend, and what the image is to make of it.
+type Step = fn(&mut Stage, &mut Conversation) -> Result<()>;
+
 pub fn domains() -> Vec<Domain> {
     let line = format!("disks=1 disk=xvda,rw,0,{BYTES}");
     let disks = || vec![vbd("/dev/vda", 0, true)];
@@ -30,7 +33,7 @@ pub fn checks(stage: &mut Stage, tally: &mut Tally) -> Result<()> {
     let [restart, ladder] = &domains()[..] else { return Ok(()) };
     let mut image = stage.begin(restart)?;
     begin(&mut image)?;
-    let steps: [(&str, fn(&mut Stage, &mut Conversation) -> Result<()>); 3] = [
+    let steps: [(&str, Step); 3] = [
         ("the backend's driver is taken away and comes again under load, and no request fails", rebound),
         ("the backend closes and begins again under load, and no request fails", closed),
         ("a reset asked for connects the disk again", reset),
