@@ -15,8 +15,8 @@ use super::packages::Xen;
 use super::{dom0, packages};
 use crate::run::boot::pinned;
 
-/// The first domain's memory: its kernel, file system and tools.
-const FIRST_DOMAIN_MIB: u32 = 256;
+/// The first domain's memory: its kernel, file system and tools, and what its backend sets aside for the largest rings.
+const FIRST_DOMAIN_MIB: u32 = 384;
 /// What Xen, its tables and the modules on the way need beside that.
 const XEN_MIB: u32 = 224;
 
