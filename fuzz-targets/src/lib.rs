@@ -15,6 +15,7 @@ mod split;
 pub mod stack;
 pub mod trace;
 mod vmbus;
+mod xen;
 
 #[cfg(test)]
 mod replay;
@@ -29,6 +30,7 @@ pub use scsi::scsi_parsers;
 pub use split::virtqueue_split;
 use stack::{Kind, Rules, cache, disks};
 pub use vmbus::{vmbus_messages, vmbus_ring};
+pub use xen::{blkif_ring, grant_evtchn, xenstore};
 
 /// What the guest allocates in a hard interrupt or under a spinlock ends the program.
 #[global_allocator]
@@ -52,6 +54,7 @@ const fn target(name: &'static str, what: &'static str, run: fn(&[u8])) -> Targe
 /// All of them.
 pub const TARGETS: &[Target] = &[
     target("acpi", "ACPI tables, the firmware's memory map and modules", acpi),
+    target("blkif_ring", "what goes wrong with the responses and events of a Xen disk's rings, and when", blkif_ring),
     target(
         "block_script",
         "requests, faults, cancels, power cuts and pauses for a virtio-blk disk behind a queue",
@@ -59,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     ),
     target("callouts", "a programme of starts, stops, drains and times for callouts of every level", callouts),
     target("command_line", "the words on the guest's command line", command_line),
+    target("grant_evtchn", "a programme of grants and event channels, with few of both", grant_evtchn),
     target("ide_task_file", "the same for an IDE disk, whose drive and controller lie", ide_task_file),
     target(
         "page_cache",
@@ -94,6 +98,7 @@ pub const TARGETS: &[Target] = &[
         vmbus_ring,
     ),
     target("wheel", "a script for the callout wheel, with an ordered map beside it", wheel),
+    target("xenstore", "what goes wrong with xenstore's messages and a back end's states, and when", xenstore),
 ];
 
 /// A script for virtio-blk on split rings, with faults, cuts, memory that runs out.

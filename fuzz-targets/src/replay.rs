@@ -49,9 +49,11 @@ macro_rules! replays {
 
 replays! {
     acpi
+    blkif_ring
     block_script
     callouts
     command_line
+    grant_evtchn
     ide_task_file
     page_cache
     partitions
@@ -63,4 +65,5 @@ replays! {
     vmbus_messages
     vmbus_ring
     wheel
+    xenstore
 }
