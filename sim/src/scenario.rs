@@ -73,7 +73,6 @@ pub const SCENARIOS: &[Scenario] = &[
     }),
     scenario("lies_scsi", "virtio-scsi whose host lies", 200, |bytes| disks(&[Kind::Scsi], Rules::HOSTILE, bytes)),
     scenario("lies_pvscsi", "PVSCSI whose host lies", 200, |bytes| disks(&[Kind::Pvscsi], Rules::HOSTILE, bytes)),
-    scenario("lies_ata", "an IDE disk that lies", 150, |bytes| disks(&[Kind::Ata], Rules::HOSTILE, bytes)),
     scenario("lies_storvsc", "Hyper-V's storage whose host lies", 150, |bytes| {
         disks(&[Kind::Storvsc], Rules::HOSTILE, bytes);
     }),

@@ -193,10 +193,10 @@ impl Plug {
                     F::Spurious,
                     F::Extra,
                     F::BusError,
-                    F::Stalls(512),
                 ];
+                // A drive that rests in silence half way, and an interrupt of nobody's: no driver can tell that from an end.
                 if lies {
-                    all.extend([F::Glitch, F::Short(512), F::DrqStuck, F::StuckBusy, F::Wedged]);
+                    all.extend([F::Stalls(512), F::Glitch, F::Short(512), F::DrqStuck, F::StuckBusy, F::Wedged]);
                 }
                 let script = ide::FaultScript::none().sometimes(seed, percent, &all);
                 handle.with(|device| device.channels[0].set_faults(script));
