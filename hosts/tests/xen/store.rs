@@ -55,7 +55,7 @@ fn a_transaction_is_tried_again_when_others_come_between() {
     rig.domain(|task, _, store| {
         let tries = AtomicU64::new(0);
         let result = store.transaction(task, |tx| {
-            let before = store.read_number(task, tx, "data/n").or_else(|_| Ok::<_, StoreError>(0))?;
+            let before = store.read_number(task, tx, "data/n").or(Ok::<_, StoreError>(0))?;
             // Somebody comes between the first time that could succeed.
             if tries.fetch_add(1, Ordering::SeqCst) == 3 {
                 rig.model(|host| host.write("data/n", 41));
