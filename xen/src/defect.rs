@@ -14,6 +14,8 @@ pub(crate) enum Defect {
     ForgetsRefusal,
     /// A-XBLK-05, X10: a completion runs with the lock held.
     CompletesUnderLock,
+    /// A-XBLK-03: an attempt to connect that fails leaves its watch, and the other end its pages.
+    LeaksOnFailure,
     /// A-XBLK-01, A-XBLK-02: a response allocates, under the lock.
     AllocatesUnderLock,
 }

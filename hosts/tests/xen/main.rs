@@ -1,6 +1,7 @@
 //! The xenblk driver, unmodified, against the model of its host in one process: loads, faults, hosts that lie.
 
 mod basics;
+mod connecting;
 mod faults;
 mod hostile;
 mod load;

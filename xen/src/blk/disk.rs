@@ -11,19 +11,19 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use undercroft_block::{
     BlockDevice, Error, Event, Features, Identity, Info, Refusal, Rejected, Request, Reset, Tag, Watcher,
 };
-use undercroft_hal::dma::DmaError;
 use undercroft_hal::executor::JoinHandle;
 use undercroft_hal::sync::{IrqSpinLock, Rank};
 use undercroft_hal::work::{BottomHalfWork, Turn};
-use undercroft_hal::xen::{Domain, EventChannel};
-use undercroft_hal::{BottomHalf, Task, cpu, executor};
+use undercroft_hal::xen::Domain;
+use undercroft_hal::{BottomHalf, Task, cpu};
 
-use super::connect::{self, Config, Device, at};
+use super::attempt;
+use super::connect::{self, Config};
 use super::error::ConnectError;
-use super::life::{self, Link};
+use super::life::Link;
 use super::queue::Queue;
-use super::shape::{self, Shape};
-use crate::bus::{Backend, News, State};
+use super::shape::Shape;
+use crate::bus::News;
 use crate::store::{Store, StoreError, Transaction, Watch};
 
 const WATCHER: Rank = Rank::new(34);
@@ -67,6 +67,25 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Of a disk that was just connected.
+    pub(super) fn new(name: String, (fixed, shape): (Info, Shape), queues: Box<[Queue]>, task: Arc<News>) -> Self {
+        Self {
+            name,
+            capacity: AtomicU64::new(fixed.capacity),
+            fixed,
+            shape,
+            queues,
+            task,
+            wish: AtomicBool::new(false),
+            reconnects: AtomicU64::new(0),
+            watcher: IrqSpinLock::new(WATCHER, None),
+            news: AtomicU32::new(0),
+            is_ended: AtomicBool::new(false),
+            breaches: AtomicU64::new(0),
+            notifications: AtomicU64::new(0),
+        }
+    }
+
     fn info(&self) -> Info {
         let mut info = self.fixed;
         info.capacity = self.capacity.load(Ordering::Relaxed);
@@ -78,7 +97,7 @@ impl Shared {
     }
 
     /// A queue's turn.
-    fn serve(&self, cx: &BottomHalf, index: usize) -> Turn {
+    pub(super) fn serve(&self, cx: &BottomHalf, index: usize) -> Turn {
         let Some(queue) = self.queues.get(index) else { return Turn::Done };
         let served = queue.serve(cx);
         if let Some(breach) = served.breach {
@@ -187,6 +206,9 @@ pub fn find(cx: &Task, store: &Store) -> Result<Vec<String>, StoreError> {
 impl XenDisk {
     /// Connects the block device with this number. `None`: it is no disk (a CD drive).
     ///
+    /// An attempt that fails leaves nothing behind: the other end is waited for, a minute at most, and can be connected again. What it still uses then
+    /// is kept until it does not.
+    ///
     /// # Errors
     /// [`ConnectError`].
     pub fn connect(
@@ -200,71 +222,8 @@ impl XenDisk {
         if !device.is_disk {
             return Ok(None);
         }
-        cx.block_on(connect::set_state(store, &device.path, State::INITIALISING))?;
-        let path = &device.backend_path;
-        let (backend, watch) = at(path, Backend::new(cx, store, path))?;
-        cx.block_on(connect::wait_ready(&backend, || false))?;
-        let cpus = domain.cpus().min(cpu::count());
-        let agreed = cx.block_on(connect::agree(store, &backend.path, (config, cpus)))?;
-        let mut rings = Vec::new();
-        for _ in 0..agreed.queues {
-            rings.push(connect::new_ring(cx, domain, device.backend, agreed.order)?);
-        }
-        let door: Arc<Door> = Arc::default();
-        let mut channels = Vec::new();
-        for index in 0..rings.len() {
-            let door = Arc::clone(&door);
-            let serve =
-                move |cx: &BottomHalf, _: &_| door.shared().map_or(Turn::Done, |shared| shared.serve(cx, index));
-            channels.push(
-                EventChannel::open(cx, domain, device.backend, index % domain.cpus(), serve)
-                    .map_err(ConnectError::NoEvents)?,
-            );
-        }
-        let told: Vec<_> = rings
-            .iter()
-            .zip(&channels)
-            .map(|((_, references), channel)| (references.clone(), channel.port()))
-            .collect();
-        cx.block_on(connect::tell(store, &device.path, &told, agreed))?;
-        let said = cx.block_on(connect::wait_connected(store, &backend, || false))?;
-        let depth = rings.first().map_or(0, |(ring, _)| ring.entries());
-        let (fixed, shape) = shape::shape(&said, agreed.queues, depth)?;
-        let mut queues = Vec::new();
-        for (index, (ring, _)) in (0..).zip(rings) {
-            let pages = connect::new_pool(cx, domain, device.backend, depth)?;
-            queues.push(Queue::new(index, ring, pages, device.handle, shape));
-        }
-        let shared = Arc::new(Shared {
-            name: device.name.clone(),
-            capacity: AtomicU64::new(fixed.capacity),
-            fixed,
-            shape,
-            queues: queues.into(),
-            task: Arc::clone(&backend.news),
-            wish: AtomicBool::new(false),
-            reconnects: AtomicU64::new(0),
-            watcher: IrqSpinLock::new(WATCHER, None),
-            news: AtomicU32::new(0),
-            is_ended: AtomicBool::new(false),
-            breaches: AtomicU64::new(0),
-            notifications: AtomicU64::new(0),
-        });
-        door.set(&shared);
-        channels.iter().for_each(EventChannel::schedule);
-        cx.block_on(connect::set_state(store, &device.path, State::CONNECTED))?;
-        let identity = identity(&device, domain, agreed, depth);
-        let link = Arc::new(Link {
-            shared,
-            channels: channels.into(),
-            domain: Arc::clone(domain),
-            store: Arc::clone(store),
-            device,
-            backend,
-            agreed,
-        });
-        let task = executor::spawn(cx, life::follow(Arc::clone(&link)));
-        let task = task.map_err(|_| ConnectError::Memory(DmaError::NoMemory))?;
+        let (link, watch, task) = attempt::connect(cx, domain, store, device, config)?;
+        let identity = identity(&link);
         Ok(Some(Arc::new(Self { identity, link, task: IrqSpinLock::new(WATCHER, Some((watch, task))) })))
     }
 
@@ -320,8 +279,10 @@ impl Drop for XenDisk {
     }
 }
 
-fn identity(device: &Device, domain: &Domain, agreed: connect::Agreed, depth: u32) -> Identity {
+fn identity(link: &Link) -> Identity {
+    let Link { shared, domain, device, agreed, .. } = link;
     let (major, minor) = domain.features().version;
+    let entries = shared.fixed.depth / u32::from(agreed.queues.max(1));
     Identity {
         driver: "xenblk",
         controller: format!("{} of domain {}", device.path, device.backend.0),
@@ -329,12 +290,12 @@ fn identity(device: &Device, domain: &Domain, agreed: connect::Agreed, depth: u3
         serial: device.name.clone(),
         model: format!("Xen {major}.{minor}"),
         interrupts: format!("event-channel:{}", agreed.queues),
-        transport: format!("ring-pages:{} entries:{depth}", 1u32 << agreed.order),
+        transport: format!("ring-pages:{} entries:{entries}", 1u32 << agreed.order),
     }
 }
 
 /// From an event channel, which is made first, to the disk, which comes later and may be gone.
-struct Door(IrqSpinLock<Weak<Shared>>);
+pub(super) struct Door(IrqSpinLock<Weak<Shared>>);
 
 impl Default for Door {
     fn default() -> Self {
@@ -343,11 +304,11 @@ impl Default for Door {
 }
 
 impl Door {
-    fn set(&self, shared: &Arc<Shared>) {
+    pub(super) fn set(&self, shared: &Arc<Shared>) {
         *self.0.lock() = Arc::downgrade(shared);
     }
 
-    fn shared(&self) -> Option<Arc<Shared>> {
+    pub(super) fn shared(&self) -> Option<Arc<Shared>> {
         self.0.lock().upgrade()
     }
 }

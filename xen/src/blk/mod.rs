@@ -3,8 +3,9 @@
 //! Source: Xen `public/io/blkif.h`, `public/io/ring.h`, `public/io/xenbus.h`.
 //!
 //! [`wire`] holds the protocol's layouts; `ring` one ring, which knows no requests; `pool` the pages that the other domain may reach; `queue`
-//! what is in flight; `connect` the negotiation by xenstore; [`XenDisk`] is the disk that users see.
+//! what is in flight; `connect` the negotiation by xenstore, `attempt` a whole first one; [`XenDisk`] is the disk that users see.
 
+mod attempt;
 mod connect;
 mod copy;
 mod deferred;

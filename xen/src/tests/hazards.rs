@@ -176,6 +176,37 @@ fn a_xblk_03_x11_who_is_refused_is_told_when_there_is_room_control() {
     assert!(message.contains("never comes"), "{message}");
 }
 
+/// A-XBLK-03: a disk whose connection fails, before and after the other end has mapped its rings, leaves nothing behind.
+fn attempts_that_fail() {
+    // One page of the grant table is not enough for a ring and its pages.
+    let few = Knobs { grant_frames: 1, ..Knobs::default() };
+    let odd = VbdSettings { sector_size: 8192, ..VbdSettings::default() };
+    for (knobs, settings) in [(few, VbdSettings::default()), (Knobs::default(), odd)] {
+        let rig = Rig::new(Config::default(), knobs, settings);
+        rig.domain(|task, domain, store| {
+            for _ in 0..3 {
+                assert!(rig.connect(task, domain, store).is_err());
+                settle(task);
+                rig.model(|host| {
+                    assert_eq!(host.granted(), 0, "references are still granted");
+                    assert_eq!(host.watches(), 0, "watches are left behind");
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn a_xblk_03_an_attempt_that_fails_leaves_nothing_behind() {
+    attempts_that_fail();
+}
+
+#[test]
+fn a_xblk_03_an_attempt_that_fails_leaves_nothing_behind_control() {
+    let message = says(|| defect::with(Defect::LeaksOnFailure, attempts_that_fail));
+    assert!(message.contains("watches are left behind"), "{message}");
+}
+
 /// X11: the indices of a ring in use run past 2^32.
 fn indices_run_past_their_end() {
     for (schedule, persistent) in [(Schedule::Eager, true), (Schedule::Lazy, false), (Schedule::RANDOM, true)] {
