@@ -30,3 +30,8 @@ mod tests;
 #[cfg(test)]
 #[global_allocator]
 static ALLOCATOR: undercroft_hal::hosted::TrapAlloc = undercroft_hal::hosted::TrapAlloc::strict();
+
+/// The example of the book.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/xen.md")]
+mod book {}
