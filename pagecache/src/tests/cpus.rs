@@ -196,10 +196,10 @@ fn explore(schedules: usize) {
     shuttle::Runner::new(shuttle::scheduler::RandomScheduler::new(schedules), config).run(scene);
 }
 
-/// What a hazard comes to in those.
+/// What a hazard comes to in those: found among the first few thousand as a rule, and the first that finds it is the last.
 #[cfg(shuttle)]
 fn caught(hazard: Hazard) -> String {
-    let caught = broken::with(hazard, || std::panic::catch_unwind(|| explore(2000)));
+    let caught = broken::with(hazard, || std::panic::catch_unwind(|| explore(30_000)));
     let error = caught.expect_err("the hazard was not caught");
     error.downcast_ref::<String>().cloned().unwrap_or_default()
 }
@@ -215,7 +215,9 @@ fn shuttle_a_pc_03_lookup_while_another_inserts() {
 #[test]
 fn shuttle_a_pc_03_lookup_while_another_inserts_control() {
     let error = caught(Hazard::FoundBefore);
-    assert!(error.contains("never written there") || error.contains("in between"), "{error}");
+    // Another's bytes, or none: the device has the page's memory while it reads.
+    let other = ["never written there", "in between", "out of range for slice of length 0"];
+    assert!(other.iter().any(|what| error.contains(what)), "{error}");
 }
 
 /// Who waits for room is not told that there is none while another CPU is about to begin the write-back that makes some.
